@@ -1,0 +1,435 @@
+"""An asset's life: its events, its commands, and the decisions between them.
+
+`decide` says which events a command causes, `evolve` what an event makes of the asset. Both are
+pure. Readings are not here: frames live in the asset's telemetry stream, so that the versions
+of this stream count decisions and not samples.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import assert_never
+
+from domain.asset_model import Severity
+from domain.asset_types import asset_type
+from domain.errors import CommandRejected, InvalidInput, NotFound
+from domain.events import event_type
+from domain.identifiers import check_identifier
+
+TITLE_LENGTH_MAX = 200
+NOTE_LENGTH_MAX = 2_000
+
+
+def asset_stream(asset_id: str) -> str:
+    """Return the stream of an asset's facts."""
+    return f"asset:{asset_id}"
+
+
+def telemetry_stream(asset_id: str) -> str:
+    """Return the stream of an asset's frames."""
+    return f"telemetry:{asset_id}"
+
+
+# --- events -------------------------------------------------------------------------------
+
+
+@event_type("asset.registered")
+@dataclass(frozen=True)
+class AssetRegistered:
+    """An asset of a type became known under a name."""
+
+    asset_id: str
+    asset_type: str
+    title: str
+
+
+@event_type("asset.commissioned")
+@dataclass(frozen=True)
+class AssetCommissioned:
+    """An asset was put into service."""
+
+    asset_id: str
+
+
+@event_type("asset.retired")
+@dataclass(frozen=True)
+class AssetRetired:
+    """An asset was taken out of service for good; it accepts nothing afterwards."""
+
+    asset_id: str
+    reason: str
+
+
+@event_type("asset.setpoint_desired")
+@dataclass(frozen=True)
+class SetpointDesired:
+    """Somebody wants a set-point at `value` (SI)."""
+
+    asset_id: str
+    setpoint: str
+    value: float
+
+
+@event_type("asset.setpoint_reported")
+@dataclass(frozen=True)
+class SetpointReported:
+    """The machine says its set-point stands at `value` (SI)."""
+
+    asset_id: str
+    setpoint: str
+    value: float
+
+
+@event_type("asset.alert_raised")
+@dataclass(frozen=True)
+class AlertRaised:
+    """A rule found a channel beyond its limit: `value` against `limit` (SI) since `since`."""
+
+    asset_id: str
+    alert_id: uuid.UUID
+    rule: str
+    severity: Severity
+    channel: str
+    value: float
+    limit: float
+    since: datetime
+    message: str
+
+
+@event_type("asset.alert_acknowledged")
+@dataclass(frozen=True)
+class AlertAcknowledged:
+    """A person has seen an alert; who is the event's actor."""
+
+    asset_id: str
+    alert_id: uuid.UUID
+    note: str
+
+
+@event_type("asset.alert_cleared")
+@dataclass(frozen=True)
+class AlertCleared:
+    """The condition of an alert has gone: `value` (SI) is back."""
+
+    asset_id: str
+    alert_id: uuid.UUID
+    value: float
+
+
+AssetEvent = (
+    AssetRegistered
+    | AssetCommissioned
+    | AssetRetired
+    | SetpointDesired
+    | SetpointReported
+    | AlertRaised
+    | AlertAcknowledged
+    | AlertCleared
+)
+
+
+# --- commands -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RegisterAsset:
+    """Make an asset known."""
+
+    asset_id: str
+    asset_type: str
+    title: str
+
+
+@dataclass(frozen=True)
+class CommissionAsset:
+    """Put an asset into service."""
+
+    asset_id: str
+
+
+@dataclass(frozen=True)
+class RetireAsset:
+    """Take an asset out of service for good."""
+
+    asset_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DesireSetpoint:
+    """Ask for a set-point at `value` (SI)."""
+
+    asset_id: str
+    setpoint: str
+    value: float
+
+
+@dataclass(frozen=True)
+class ReportSetpoint:
+    """Say where the machine's set-point stands, `value` in SI."""
+
+    asset_id: str
+    setpoint: str
+    value: float
+
+
+@dataclass(frozen=True)
+class RaiseAlert:
+    """Raise an alert of a rule; see `AlertRaised`."""
+
+    asset_id: str
+    alert_id: uuid.UUID
+    rule: str
+    severity: Severity
+    channel: str
+    value: float
+    limit: float
+    since: datetime
+    message: str
+
+
+@dataclass(frozen=True)
+class AcknowledgeAlert:
+    """Say that an alert was seen."""
+
+    asset_id: str
+    alert_id: uuid.UUID
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ClearAlert:
+    """Say that the condition of an alert has gone."""
+
+    asset_id: str
+    alert_id: uuid.UUID
+    value: float
+
+
+AssetCommand = (
+    RegisterAsset
+    | CommissionAsset
+    | RetireAsset
+    | DesireSetpoint
+    | ReportSetpoint
+    | RaiseAlert
+    | AcknowledgeAlert
+    | ClearAlert
+)
+
+
+# --- states -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unregistered:
+    """Nobody has named this asset yet."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Known, and not retired; `in_service` once commissioned.
+
+    `open_alerts` maps each alert that has not cleared to whether it was acknowledged.
+    """
+
+    asset_id: str
+    asset_type: str
+    title: str
+    in_service: bool = False
+    desired: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    reported: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    open_alerts: Mapping[uuid.UUID, bool] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True)
+class Retired:
+    """Out of service for good."""
+
+    asset_id: str
+    asset_type: str
+    title: str
+
+
+Asset = Unregistered | Registered | Retired
+
+
+# --- decisions ----------------------------------------------------------------------------
+
+
+def decide(command: AssetCommand, asset: Asset) -> tuple[AssetEvent, ...]:
+    """Return the events `command` causes on `asset`; none when it already is so.
+
+    Raises
+    ------
+    CommandRejected
+        ``asset.already_registered``, ``asset.retired``, ``asset.already_commissioned``
+    NotFound
+        ``asset.unknown``, ``asset_type.unknown``, ``setpoint.unknown``, ``alert.unknown``
+    InvalidInput
+        ``asset.malformed_name``, ``setpoint.out_of_bounds``, ``text.too_long``
+    """
+    if isinstance(command, RegisterAsset):
+        return _register(command, asset)
+    match asset:
+        case Unregistered():
+            raise unknown_asset(command.asset_id)
+        case Retired():
+            raise retired_asset(command.asset_id)
+        case Registered():
+            return _decide_registered(command, asset)
+        case _:
+            assert_never(asset)
+
+
+def unknown_asset(asset_id: str) -> NotFound:
+    """Return the error for an asset that nobody registered."""
+    return NotFound(
+        "asset.unknown",
+        f"asset {asset_id!r} is not registered",
+        hint="register it first, or check the name",
+        value=asset_id,
+    )
+
+
+def retired_asset(asset_id: str) -> CommandRejected:
+    """Return the error for whatever is asked of a retired asset."""
+    return CommandRejected(
+        "asset.retired", f"asset {asset_id!r} is retired and accepts nothing", value=asset_id
+    )
+
+
+def _register(command: RegisterAsset, asset: Asset) -> tuple[AssetEvent, ...]:
+    check_identifier("asset", command.asset_id)
+    described = asset_type(command.asset_type)
+    title = command.title.strip() or command.asset_id
+    _check_length("title", title, TITLE_LENGTH_MAX)
+    if not isinstance(asset, Unregistered):
+        raise CommandRejected(
+            "asset.already_registered",
+            f"asset {command.asset_id!r} is registered as {asset.asset_type!r}",
+            hint="choose another name; an asset is registered once",
+            value=command.asset_id,
+        )
+    return (AssetRegistered(command.asset_id, described.name, title),)
+
+
+def _decide_registered(
+    command: CommissionAsset
+    | RetireAsset
+    | DesireSetpoint
+    | ReportSetpoint
+    | RaiseAlert
+    | AcknowledgeAlert
+    | ClearAlert,
+    asset: Registered,
+) -> tuple[AssetEvent, ...]:
+    match command:
+        case CommissionAsset():
+            if asset.in_service:
+                raise CommandRejected(
+                    "asset.already_commissioned",
+                    f"asset {asset.asset_id!r} is in service already",
+                    value=asset.asset_id,
+                )
+            return (AssetCommissioned(asset.asset_id),)
+        case RetireAsset(reason=reason):
+            _check_length("reason", reason, NOTE_LENGTH_MAX)
+            return (AssetRetired(asset.asset_id, reason),)
+        case DesireSetpoint(setpoint=name, value=value):
+            _check_setpoint(asset, name, value)
+            return (SetpointDesired(asset.asset_id, name, value),)
+        case ReportSetpoint(setpoint=name, value=value):
+            asset_type(asset.asset_type).setpoint(name)
+            return (SetpointReported(asset.asset_id, name, value),)
+        case RaiseAlert():
+            if command.alert_id in asset.open_alerts:
+                return ()
+            return (AlertRaised(**vars(command)),)
+        case AcknowledgeAlert(alert_id=alert_id, note=note):
+            _check_length("note", note, NOTE_LENGTH_MAX)
+            if _open_alert(asset, alert_id):
+                return ()
+            return (AlertAcknowledged(asset.asset_id, alert_id, note),)
+        case ClearAlert(alert_id=alert_id, value=value):
+            _open_alert(asset, alert_id)
+            return (AlertCleared(asset.asset_id, alert_id, value),)
+        case _:
+            assert_never(command)
+
+
+def _check_setpoint(asset: Registered, name: str, value: float) -> None:
+    described = asset_type(asset.asset_type).setpoint(name)
+    # Written so that NaN fails too.
+    if not described.safe_min <= value <= described.safe_max:
+        raise InvalidInput(
+            "setpoint.out_of_bounds",
+            f"set-point {name!r} at {value} {described.si_unit} is outside its safe bounds",
+            hint=f"between {described.safe_min} and {described.safe_max} {described.si_unit}",
+            value=value,
+            limit=[described.safe_min, described.safe_max],
+        )
+
+
+def _open_alert(asset: Registered, alert_id: uuid.UUID) -> bool:
+    """Return whether the open alert `alert_id` was acknowledged; raise when it is not open."""
+    acknowledged = asset.open_alerts.get(alert_id)
+    if acknowledged is None:
+        raise NotFound(
+            "alert.unknown",
+            f"asset {asset.asset_id!r} has no open alert {alert_id}",
+            hint="it may have cleared",
+            value=str(alert_id),
+        )
+    return acknowledged
+
+
+def _check_length(name: str, text: str, length_max: int) -> None:
+    if len(text) > length_max:
+        raise InvalidInput(
+            "text.too_long",
+            f"{name} has {len(text)} characters, more than {length_max}",
+            value=len(text),
+            limit=length_max,
+        )
+
+
+# --- fold ---------------------------------------------------------------------------------
+
+
+def evolve(asset: Asset, event: AssetEvent) -> Asset:
+    """Return what `event` makes of `asset`."""
+    if isinstance(event, AssetRegistered):
+        return Registered(event.asset_id, event.asset_type, event.title)
+    if not isinstance(asset, Registered):
+        raise ValueError(f"{type(event).__name__} cannot happen to {type(asset).__name__}")
+    match event:
+        case AssetCommissioned():
+            return replace(asset, in_service=True)
+        case AssetRetired():
+            return Retired(asset.asset_id, asset.asset_type, asset.title)
+        case SetpointDesired():
+            return replace(asset, desired={**asset.desired, event.setpoint: event.value})
+        case SetpointReported():
+            return replace(asset, reported={**asset.reported, event.setpoint: event.value})
+        case AlertRaised():
+            return replace(asset, open_alerts={**asset.open_alerts, event.alert_id: False})
+        case AlertAcknowledged():
+            return replace(asset, open_alerts={**asset.open_alerts, event.alert_id: True})
+        case AlertCleared():
+            still_open = {k: v for k, v in asset.open_alerts.items() if k != event.alert_id}
+            return replace(asset, open_alerts=still_open)
+        case _:
+            assert_never(event)
+
+
+def fold(events: Iterable[AssetEvent]) -> Asset:
+    """Return the asset that `events`, in order, make."""
+    asset: Asset = Unregistered()
+    for event in events:
+        asset = evolve(asset, event)
+    return asset

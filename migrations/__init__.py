@@ -1,0 +1,1 @@
+"""The database's schema, forward from empty: one Alembic revision after the other."""

@@ -1,0 +1,118 @@
+"""The server's wiring: opens log, tail and projections, and puts the endpoints in place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from api.graphql.endpoint import graphql_routes
+from api.ingest import IngestEndpoint
+from api.services import Services
+from api.settings import ServerSettings
+from eventlog.database import CONNECTION_LOST, create_pool
+from eventlog.ledger import Ledger
+from eventlog.tail import Tail
+from projections.alert_policy import AlertPolicy
+from projections.alerts import AlertProjection
+from projections.rollups import RollupProjection
+from projections.runner import Projection, ProjectionRunner
+from projections.twins import TwinProjection
+
+READINESS_TIMEOUT_S: Final = 2.0
+
+
+def projections() -> list[Projection]:
+    """Return every projection and policy that a server folds."""
+    return [TwinProjection(), AlertProjection(), RollupProjection(), AlertPolicy()]
+
+
+@asynccontextmanager
+async def open_services(settings: ServerSettings, database_url: str) -> AsyncIterator[Services]:
+    """Yield the parts of a server on the migrated database at `database_url`; close them after."""
+    async with AsyncExitStack() as stack:
+        pool = await create_pool(database_url, connections_max=settings.connections_max)
+        stack.push_async_callback(pool.close)
+        ledger = await Ledger.open(pool, settings.ledger)
+        stack.push_async_callback(ledger.close)
+        tail = Tail(ledger, database_url)
+        stack.push_async_callback(tail.close)
+        runners: dict[str, ProjectionRunner] = {}
+        for projection in projections():
+            runner = ProjectionRunner(projection, tail)
+            stack.push_async_callback(runner.close)
+            runners[projection.name] = runner
+        yield Services(settings, ledger, tail, runners)
+
+
+def create_app(services: Services) -> Starlette:
+    """Return the ASGI application that serves `services`."""
+    health = HealthEndpoints(services)
+    return Starlette(
+        routes=[
+            Route("/", lambda _: RedirectResponse("/graphql"), methods=["GET"]),
+            Route("/healthz", health.alive, methods=["GET"]),
+            Route("/readyz", health.ready, methods=["GET"]),
+            Route("/v1/frames", IngestEndpoint(services).__call__, methods=["POST"]),
+            *graphql_routes(services),
+        ]
+    )
+
+
+class HealthEndpoints:
+    """``/healthz``: the process runs; ``/readyz``: it can serve, and what is degraded."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def alive(self, _request: Request) -> Response:
+        """Answer that the process runs."""
+        return _json(200, {"status": "alive"})
+
+    async def ready(self, _request: Request) -> Response:
+        """Answer 200 when queries and ingest can be served, else 503, with the reasons."""
+        services = self._services
+        projections = {
+            name: {"position": runner.position, "lag": runner.lag, "failure": runner.failure}
+            for name, runner in services.runners.items()
+        }
+        try:
+            head = await services.ledger.pool.fetchval(
+                "select position from ledger where ledger_id = $1",
+                services.ledger.ledger_id,
+                timeout=READINESS_TIMEOUT_S,
+            )
+        except CONNECTION_LOST as error:
+            return _json(
+                503,
+                {
+                    "status": "unavailable",
+                    "reasons": [f"the database cannot be reached: {error}"],
+                    "projections": projections,
+                },
+            )
+        reasons = [
+            f"projection {name} stopped: {runner.failure}"
+            for name, runner in services.runners.items()
+            if runner.failure is not None
+        ]
+        return _json(
+            200,
+            {
+                "status": "degraded" if reasons else "ready",
+                "reasons": reasons,
+                "ledger": services.ledger.name,
+                "position": head,
+                "projections": projections,
+            },
+        )
+
+
+def _json(status: int, body: dict[str, object]) -> Response:
+    return Response(orjson.dumps(body), status, media_type="application/json")

@@ -1,0 +1,274 @@
+"""`heddle demo`: the whole path at once, each part a process of its own.
+
+A server on its embedded database, and beside it an edge agent that replays the real recordings
+of a pump loop, or a simulated pump where there are none. Everything ends with one Ctrl-C, and a
+new start goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import typer
+import yaml
+
+from api.settings import ServerSettings
+from api.trace import query
+from domain.errors import HeddleError, Unavailable
+
+READY_TIMEOUT_S: Final = 120.0
+STOP_TIMEOUT_S: Final = 15.0
+PROGRESS_EVERY_S: Final = 2.0
+PROGRESS_WHEN_QUIET_S: Final = 30.0
+PARENT_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG, linux/prctl.h
+
+ASSET_TYPE: Final = "skab-pump-loop"
+HISTORY: Final = ("pump-loop-1", "Pump loop, recorded 2020 (SKAB)")
+LIVE: Final = ("pump-loop-live", "Pump loop, recording replayed as if it happened now (SKAB)")
+SIMULATED: Final = ("pump-simulated", "SIMULATED pump loop: no recordings were found")
+
+CHANNELS: Final = {
+    "accelerometer_1": ("Accelerometer1RMS", "g_n"),
+    "accelerometer_2": ("Accelerometer2RMS", "g_n"),
+    "motor_current": ("Current", "A"),
+    "pressure": ("Pressure", "bar"),
+    "housing_temperature": ("Temperature", "degC"),
+    "fluid_temperature": ("Thermocouple", "degC"),
+    "supply_voltage": ("Voltage", "V"),
+    "flow": ("Volume Flow RateRMS", "l/min"),
+}
+
+REGISTER: Final = """
+mutation Register($input: RegisterAssetInput!) {
+  registerAsset(input: $input) { __typename ... on Error { code message } }
+}
+"""
+COMMISSION: Final = """
+mutation Commission($input: CommissionAssetInput!) {
+  commissionAsset(input: $input) { __typename ... on Error { code message } }
+}
+"""
+PROGRESS: Final = """
+{ log { position projections { lag } } assets(first: 10) { nodes {
+    assetId twin { connectivity openAlertCount health { status } } } } }
+"""
+
+
+def run_demo(settings: ServerSettings, recordings: Path) -> int:
+    """Run the demo until Ctrl-C; return the exit status."""
+    url = f"http://{settings.host}:{settings.port}"
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    assets, configuration = _plan(recordings)
+    state = settings.data_dir / "demo"
+    state.mkdir(parents=True, exist_ok=True)
+    config = state / "agent.yaml"
+    config.write_text(yaml.safe_dump(configuration, sort_keys=False))
+    with ExitStack() as stack:
+        say(f"starting the server on {url} (data in {settings.data_dir}) ...")
+        server = stack.enter_context(_process("serve"))
+        if not _wait_until_ready(url, server, stopping):
+            return 0 if stopping.is_set() else 1
+        for asset_id, title in assets:
+            _register(url, asset_id, title)
+        what = "a SIMULATED pump" if assets == [SIMULATED] else f"recordings of {recordings}"
+        say(f"starting an edge agent on {what} ...")
+        agent = stack.enter_context(
+            _process(
+                "agent",
+                "run",
+                f"--config={config}",
+                f"--server={url}",
+                f"--state-dir={state / 'agent'}",
+                f"--data={recordings}",
+                "--json",
+            )
+        )
+        _show_things_to_try(url, assets[0][0])
+        status = _watch(url, server, agent, stopping)
+        say("stopping ...")
+    say("stopped; `make demo` goes on from here")
+    return status
+
+
+def say(line: str) -> None:
+    """Print one line of the demo's own."""
+    typer.echo(f"heddle demo: {line}")
+
+
+# --- what is shown ------------------------------------------------------------------------
+
+
+def _plan(recordings: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Return the assets and the agent's configuration for the recordings that are there."""
+    if not (recordings / "skab" / "data" / "valve1" / "0.csv").is_file():
+        source = {
+            "kind": "simulated-pump",
+            "asset": SIMULATED[0],
+            "asset_type": ASSET_TYPE,
+            "seed": 1,
+            "window": {"seconds": 10, "readings": 1000},
+            "replay": {"times": "now"},
+        }
+        return [SIMULATED], {"agent": "demo-edge", "sources": [source]}
+    history = _recording(
+        HISTORY[0],
+        ["skab/data/anomaly-free/*.csv", "skab/data/valve1/*.csv", "skab/data/valve2/*.csv"],
+        {"times": "recorded", "speed": "max"},
+        window_s=120,
+    )
+    live = _recording(LIVE[0], ["skab/data/valve1/*.csv"], {"times": "now"}, window_s=10)
+    return [LIVE, HISTORY], {"agent": "demo-edge", "sources": [history, live]}
+
+
+def _recording(
+    asset: str, path: list[str], replay: dict[str, str], *, window_s: int
+) -> dict[str, Any]:
+    return {
+        "kind": "csv",
+        "asset": asset,
+        "asset_type": ASSET_TYPE,
+        "path": path,
+        "delimiter": ";",
+        "time": {"column": "datetime", "format": "%Y-%m-%d %H:%M:%S", "zone": "UTC"},
+        "channels": {
+            channel: {"column": column, "unit": unit}
+            for channel, (column, unit) in CHANNELS.items()
+        },
+        "window": {"seconds": window_s, "readings": 1000},
+        "replay": replay,
+    }
+
+
+def _show_things_to_try(url: str, asset_id: str) -> None:
+    twin = "twin { connectivity health { status } readings { channel value siUnit ageS } }"
+    body = json.dumps({"query": f'{{ asset(assetId: "{asset_id}") {{ {twin} }} }}'})
+    typer.echo(
+        f"""
+  Three things to try:
+
+    1. GraphiQL, with examples:   {url}/graphql
+    2. The twin of a pump:        curl -s {url}/graphql -H 'content-type: application/json' \\
+                                    -d '{body}'
+    3. What happened to it:       .venv/bin/heddle trace asset:{asset_id} --server {url}
+
+  Ctrl-C ends everything.
+"""
+    )
+
+
+def _watch(
+    url: str,
+    server: subprocess.Popen[bytes],
+    agent: subprocess.Popen[bytes],
+    stopping: threading.Event,
+) -> int:
+    """Show progress until told to stop; return 1 when a process ended by itself."""
+    shown, shown_at = "", 0.0
+    agent_told = False
+    while not stopping.wait(PROGRESS_EVERY_S):
+        if server.poll() is not None:
+            say(f"the server ended with status {server.returncode}")
+            return 1
+        if agent.poll() is not None and not agent_told:
+            say(f"the agent ended with status {agent.returncode}; the server goes on")
+            agent_told = True
+        try:
+            line = _progress_line(query(url, PROGRESS, {}))
+        except HeddleError as error:
+            line = f"no answer: {error}"
+        now = time.monotonic()
+        if line != shown and (not shown or now - shown_at >= _pause_s(line, shown)):
+            say(line)
+            shown, shown_at = line, now
+    return 0
+
+
+def _pause_s(line: str, shown: str) -> float:
+    """Tell at once of what people wait for, and of mere counting only now and then."""
+    return 0.0 if line.partition(";")[2] != shown.partition(";")[2] else PROGRESS_WHEN_QUIET_S
+
+
+def _progress_line(state: dict[str, Any]) -> str:
+    twins = ", ".join(
+        f"{node['assetId']} {node['twin']['connectivity']}, "
+        f"health {node['twin']['health']['status']}, open alerts {node['twin']['openAlertCount']}"
+        for node in state["assets"]["nodes"]
+    )
+    lag = max(projection["lag"] for projection in state["log"]["projections"])
+    behind = f" ({lag:,} to fold)" if lag else ""
+    return f"{state['log']['position']:,} events{behind}; {twins}"
+
+
+# --- processes ----------------------------------------------------------------------------
+
+
+@contextmanager
+def _process(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `heddle` with `arguments`; on leaving, end it and wait until it has ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "api.cli", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=_end_with_parent,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                say(f"{arguments[0]} does not end by itself; killing it")
+                process.kill()
+                process.wait()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send this process SIGTERM should the demo itself be killed."""
+    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    if os.getppid() == 1:
+        os._exit(1)
+
+
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes], stopping: threading.Event) -> bool:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=2).status_code == 200:
+                return True
+        except httpx.HTTPError:
+            pass
+        if stopping.wait(0.1):
+            return False
+    if not stopping.is_set():
+        say(f"the server did not become ready on {url}; its messages are above")
+    return False
+
+
+def _register(url: str, asset_id: str, title: str) -> None:
+    for document, command, fields in (
+        (REGISTER, "registerAsset", {"assetType": ASSET_TYPE, "title": title}),
+        (COMMISSION, "commissionAsset", {}),
+    ):
+        key = f"demo:{command}:{asset_id}"
+        data = query(
+            url, document, {"input": {"assetId": asset_id, "idempotencyKey": key, **fields}}
+        )
+        error = data[command].get("code")
+        if error is not None and not error.startswith("asset.already_"):
+            raise Unavailable("demo.register", f"{asset_id}: {data[command]['message']}")

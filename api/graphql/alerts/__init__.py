@@ -1,0 +1,1 @@
+"""Alerts: from their raising to their clearing, and their acknowledgement."""

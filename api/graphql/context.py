@@ -1,0 +1,136 @@
+"""The context of one operation: services, who acts, the time it is judged at, and its loaders.
+
+Made anew for every operation, also for each of those that share a WebSocket: a loader's cache
+that outlived its operation would answer with what was true then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Annotated, Final
+
+import strawberry
+from graphql import DocumentNode
+from strawberry.dataloader import DataLoader
+from strawberry.types import Info
+
+from api.graphql.scalars import Position
+from api.services import Services
+from domain.errors import InvalidInput, Unavailable
+from eventlog.ledger import Ledger
+from projections.twins import AssetRow, Twin, find_assets, twins_by_asset_id
+
+PROJECTION_WAIT_S_MAX: Final = 5.0
+READS_AT_ONCE_MAX: Final = 4
+"""Statements of one operation at once, so that it leaves connections to everybody else."""
+
+ACTOR_HEADER: Final = "x-heddle-actor"
+ACTOR_LENGTH_MAX: Final = 100
+_ACTOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
+
+MinPosition = Annotated[
+    Position | None,
+    strawberry.argument(
+        description="Answer only once everything up to this position is reflected, as a mutation "
+        "returned it: read your own write. Waits at most 5 s, then fails with "
+        "`projection.behind`."
+    ),
+]
+
+
+@dataclass
+class OperationContext:
+    """What the resolvers of one operation share.
+
+    Parameters
+    ----------
+    actor : who acts, such as ``user:jane``
+    document : what is executed, checked before
+    """
+
+    services: Services
+    actor: str
+    document: DocumentNode
+    reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE_MAX))
+
+    @property
+    def ledger(self) -> Ledger:
+        """The log that this server serves."""
+        return self.services.ledger
+
+    @cached_property
+    def now(self) -> datetime:
+        """When this operation is judged: ages in one answer agree."""
+        return self.services.now()
+
+    @cached_property
+    def asset_by_asset_id(self) -> DataLoader[str, AssetRow | None]:
+        """Assets by their id, in one statement a batch."""
+
+        async def load(asset_ids: list[str]) -> list[AssetRow | None]:
+            found = await find_assets(self.ledger, asset_ids)
+            return [found.get(asset_id) for asset_id in asset_ids]
+
+        return DataLoader(load)
+
+    @cached_property
+    def twin_by_asset(self) -> DataLoader[AssetRow, Twin]:
+        """Twins by their asset, in as many statements for one as for hundreds."""
+
+        async def load(assets: list[AssetRow]) -> list[Twin]:
+            found = await twins_by_asset_id(self.ledger, assets, self.now)
+            return [found[asset.asset_id] for asset in assets]
+
+        return DataLoader(load)
+
+    async def wait_for(self, position: int | None, *projections: str) -> None:
+        """Return once each of `projections` reflects `position`.
+
+        Raises
+        ------
+        Unavailable
+            ``projection.behind``, or ``projection.not_running`` where this server folds it not
+        """
+        if position is None:
+            return
+        for name in projections:
+            runner = self.services.runners.get(name)
+            if runner is None:
+                raise Unavailable(
+                    "projection.not_running",
+                    f"this server does not fold the projection {name!r}",
+                    hint="ask without minPosition",
+                    value=name,
+                )
+            await runner.wait_for(position, PROJECTION_WAIT_S_MAX)
+
+
+OperationInfo = Info[OperationContext, None]
+
+
+def actor_of(headers: Mapping[str, str]) -> str:
+    """Return who acts, by the header ``X-Heddle-Actor``; without it ``user:local``.
+
+    Raises
+    ------
+    InvalidInput
+        ``actor.malformed_name``
+    """
+    name = headers.get(ACTOR_HEADER)
+    if name is None:
+        return "user:local"
+    if len(name) > ACTOR_LENGTH_MAX or not _ACTOR.fullmatch(name):
+        raise InvalidInput(
+            "actor.malformed_name",
+            f"{name!r:.80} cannot name an actor",
+            hint=f"X-Heddle-Actor: 1 to {ACTOR_LENGTH_MAX} letters, digits, '.', '-', '_', '@', "
+            "'+', starting with a letter or digit",
+            value=name[:80],
+            limit=ACTOR_LENGTH_MAX,
+        )
+    return f"user:{name}"

@@ -1,0 +1,175 @@
+"""Queries of events: the log in pages, and where it and its projections stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import strawberry
+from strawberry.types.nodes import InlineFragment, Selection
+
+from api.graphql.context import OperationContext, OperationInfo
+from api.graphql.events.types import (
+    CURSOR_KIND,
+    Event,
+    EventFilter,
+    LogState,
+    ProjectionState,
+    event_cursor,
+)
+from api.graphql.filters import chosen
+from api.graphql.relay import (
+    After,
+    Connection,
+    First,
+    check_first,
+    connection,
+    decode_position_cursor,
+    encode_cursor,
+)
+from api.graphql.scalars import Cursor, Position
+from domain.errors import InvalidInput
+from domain.events import FACT_BYTES_MAX
+from domain.frames import FRAME_BYTES_MAX
+from eventlog import reading
+from eventlog.ledger import Ledger
+from eventlog.reading import PAGE_BYTES_MAX, PayloadOf, read_page
+
+Filter = Annotated[
+    EventFilter | None, strawberry.argument(description="Which events are wanted.")
+]
+
+
+@strawberry.type
+class EventQueries:
+    """Root fields."""
+
+    @strawberry.field(
+        description="Events in the order of the log, oldest first. A page may hold fewer than "
+        "`first` where their payloads are large; `pageInfo.hasNextPage` says whether to go on."
+    )
+    async def events(
+        self,
+        info: OperationInfo,
+        first: First,
+        after: After = None,
+        filter: Filter = None,
+    ) -> Connection[Event]:
+        """Return a page of the log."""
+        return await resolve_events(
+            info.context,
+            first=first,
+            after=after,
+            wanted=event_filter(filter),
+            payloads=payloads_for(info.selected_fields),
+        )
+
+    @strawberry.field(description="Where the log and its projections stand.")
+    async def log(self, info: OperationInfo) -> LogState:
+        """Return the state of the log."""
+        services = info.context.services
+        ledger = services.ledger
+        head = await ledger.head()
+        return LogState(
+            ledger=ledger.name,
+            position=Position(head),
+            start=encode_cursor(CURSOR_KIND, ledger.name, 0),
+            end=encode_cursor(CURSOR_KIND, ledger.name, head),
+            projections=[
+                ProjectionState(
+                    name=name,
+                    position=Position(runner.position),
+                    lag=Position(max(0, head - runner.position)),
+                    failure=runner.failure,
+                )
+                for name, runner in services.runners.items()
+            ],
+        )
+
+
+async def resolve_events(
+    context: OperationContext,
+    *,
+    first: int,
+    after: Cursor | None,
+    wanted: reading.EventFilter,
+    payloads: PayloadOf,
+) -> Connection[Event]:
+    """Return the events after the cursor `after`.
+
+    Raises
+    ------
+    InvalidInput
+        ``page.first``, ``cursor.malformed``, ``cursor.beyond_log``
+    """
+    check_first(first)
+    async with context.reads:
+        head = await context.ledger.head()
+        page = await read_page(
+            context.ledger,
+            0 if after is None else position_after(context.ledger, after, head),
+            up_to=head,
+            limit=first + 1,
+            wanted=wanted,
+            payloads=payloads,
+        )
+    payload_max = FACT_BYTES_MAX if payloads is PayloadOf.FACTS else FRAME_BYTES_MAX
+    size = sum(len(event.payload or b"") for event in page)
+    return connection(
+        page,
+        first=first,
+        after=after,
+        position=head,
+        node=Event.of,
+        cursor=event_cursor,
+        cut=size + payload_max > PAGE_BYTES_MAX,
+    )
+
+
+def position_after(ledger: Ledger, cursor: Cursor, head: int) -> int:
+    """Return the position that `cursor` stands at, in a log that ends at `head`.
+
+    Raises
+    ------
+    InvalidInput
+        ``cursor.malformed``; ``cursor.beyond_log`` when the log never was that long: what was
+        recorded since it was restored would otherwise be skipped in silence
+    """
+    position = decode_position_cursor(cursor, CURSOR_KIND, ledger.name)
+    if position > head:
+        raise InvalidInput(
+            "cursor.beyond_log",
+            f"the cursor stands at {position}, and ledger {ledger.name!r} ends at {head}",
+            hint="it comes from another log, or this one was restored to an earlier state",
+            value=position,
+            limit=head,
+        )
+    return position
+
+
+def event_filter(filter: EventFilter | None) -> reading.EventFilter:
+    """Return `filter` as the log understands it."""
+    wanted = filter or EventFilter()
+    return reading.EventFilter(
+        types=chosen("types", wanted.types),
+        streams=chosen("streams", wanted.streams),
+        categories=chosen("categories", wanted.categories),
+    )
+
+
+def payloads_for(selections: Iterable[Selection]) -> PayloadOf:
+    """Return which payloads have to be read to answer `selections`.
+
+    Of a frame nothing but its sequence stands in the payload, which may be megabytes long.
+    """
+    names = set(_names(selections))
+    if "sequence" in names:
+        return PayloadOf.ALL
+    return PayloadOf.FACTS if "fact" in names else PayloadOf.NONE
+
+
+def _names(selections: Iterable[Selection]) -> Iterable[str]:
+    for selection in selections:
+        if not isinstance(selection, InlineFragment):
+            yield selection.name
+        yield from _names(selection.selections)

@@ -1,0 +1,101 @@
+"""The subscription of events: every wanted one after a cursor, in order, at least once.
+
+It reads the log page by page at the pace of its client: nothing is buffered beyond one page, and
+nothing is lost while the database is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Final
+
+import strawberry
+
+from api.graphql.context import OperationInfo
+from api.graphql.events.queries import Filter, event_filter, payloads_for, position_after
+from api.graphql.events.types import CURSOR_KIND, Event, EventMessage, event_cursor
+from api.graphql.relay import encode_cursor
+from api.graphql.scalars import Cursor, Position
+from domain.errors import Unavailable
+from eventlog.database import CONNECTION_LOST
+from eventlog.envelope import RecordedEvent
+from eventlog.reading import EventFilter, PayloadOf
+from eventlog.tail import Tail
+
+logger = logging.getLogger("heddle.graphql")
+
+AWAY_S_MAX: Final = 60.0
+RETRY_DELAY_S: Final = 0.1
+RETRY_DELAY_S_MAX: Final = 5.0
+
+
+@strawberry.type(description="Streams of messages, over graphql-transport-ws.")
+class EventSubscriptions:
+    """Root fields."""
+
+    @strawberry.subscription(
+        description="Every wanted event after the cursor `after`, once and in order, and then each "
+        "as it is recorded. Without `after` it starts with the next event. After a broken "
+        "connection resume with the cursor of the last message that was dealt with: nothing is "
+        "lost, and at most what was under way comes again. While the log cannot be read it waits; "
+        "after 60 s it ends with `log.unavailable`, whose `value` is the cursor to resume from."
+    )
+    async def events(
+        self,
+        info: OperationInfo,
+        after: Annotated[
+            Cursor | None,
+            strawberry.argument(
+                description="Cursor of a message, an event, or `log { start }`; null is now."
+            ),
+        ] = None,
+        filter: Filter = None,
+    ) -> AsyncGenerator[EventMessage, None]:
+        """Yield messages for as long as the client listens."""
+        tail = info.context.services.tail
+        wanted = event_filter(filter)
+        payloads = payloads_for(info.selected_fields)
+        head = await tail.ledger.head()
+        start = head if after is None else position_after(tail.ledger, after, head)
+        async with aclosing(follow_patiently(tail, start, wanted, payloads)) as events:
+            async for event in events:
+                yield EventMessage(
+                    cursor=event_cursor(event),
+                    event=Event.of(event),
+                    lag=Position(max(0, tail.position - event.position)),
+                )
+
+
+async def follow_patiently(
+    tail: Tail,
+    after: int,
+    wanted: EventFilter,
+    payloads: PayloadOf,
+    *,
+    away_s_max: float = AWAY_S_MAX,
+) -> AsyncGenerator[RecordedEvent, None]:
+    """Yield what `tail` follows beyond `after`, and go on where it was once the log is back.
+
+    Raises
+    ------
+    Unavailable
+        ``log.unavailable`` after `away_s_max` without the log; its value is the cursor from
+        which to resume
+    """
+    delay_s = RETRY_DELAY_S
+    last_success = time.monotonic()
+    while True:
+        started = time.monotonic()
+        try:
+            async with aclosing(tail.follow(after, wanted=wanted, payloads=payloads)) as events:
+                async for event in events:
+                    yield event
+                    after = event.position
+                    last_success, delay_s = time.monotonic(), RETRY_DELAY_S
+        except CONNECTION_LOST as error:
+            away_s = time.monotonic() - max(last_success, started)
+            pass

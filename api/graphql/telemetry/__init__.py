@@ -1,0 +1,1 @@
+"""Telemetry: readings of any range and zoom, as columns."""

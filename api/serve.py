@@ -1,0 +1,83 @@
+"""`heddle serve`: database, migrations, then HTTP, until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+import uvloop
+
+from api.app import create_app, open_services
+from api.database import open_database
+from api.settings import ServerSettings
+from api.tracing import set_up_tracing
+from migrations.run import upgrade
+
+logger = logging.getLogger("heddle.api")
+
+SHUTDOWN_GRACE_S: Final = 8
+KEEP_ALIVE_S: Final = 30
+CONNECTIONS_MAX: Final = 2_000
+WEBSOCKET_MESSAGE_BYTES_MAX: Final = 256 * 1024
+
+
+def serve(settings: ServerSettings) -> None:
+    """Serve until told to stop; every resource is released on the way out."""
+    set_up_tracing("heddle-server", settings.otlp_endpoint)
+    with open_database(settings) as database_url:
+        upgrade(database_url)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, database_url))
+
+
+async def _serve(settings: ServerSettings, database_url: str) -> None:
+    async with open_services(settings, database_url) as services:
+        config = uvicorn.Config(
+            create_app(services),
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            http="httptools",
+            ws="websockets-sansio",
+            ws_max_size=WEBSOCKET_MESSAGE_BYTES_MAX,
+            limit_concurrency=CONNECTIONS_MAX,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
+            server_header=False,
+        )
+        # What lives from here on lives long: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        logger.info("serving ledger %s on %s:%d", settings.ledger, settings.host, settings.port)
+        await _Server(config).serve()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which stops on a signal without raising it again.
+
+    uvicorn re-raises the signal once it has stopped, which would cut off the closing of log and
+    projections that follows.
+    """
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            # A second Ctrl-C while we close must not interrupt the closing either.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, lambda: None)
+
+    def _stop(self) -> None:
+        self.should_exit = True

@@ -1,0 +1,40 @@
+"""What a running server is made of, handed to every endpoint: log, tail, projections, clock."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from api.settings import ServerSettings
+from domain.identifiers import uuid7
+from eventlog.ledger import Ledger
+from eventlog.tail import Tail
+from projections.runner import ProjectionRunner
+
+
+def utc_now() -> datetime:
+    """Return the time, UTC."""
+    return datetime.now(UTC)
+
+
+def new_event_id() -> uuid.UUID:
+    """Return a fresh UUIDv7."""
+    return uuid7(int(utc_now().timestamp() * 1000), secrets.token_bytes(10))
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of a server.
+
+    `runners` holds the projections and policies that this process folds, by name.
+    """
+
+    settings: ServerSettings
+    ledger: Ledger
+    tail: Tail
+    runners: Mapping[str, ProjectionRunner]
+    now: Callable[[], datetime] = utc_now
+    new_event_id: Callable[[], uuid.UUID] = new_event_id

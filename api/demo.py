@@ -120,7 +120,7 @@ def _plan(recordings: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
             "asset": SIMULATED[0],
             "asset_type": ASSET_TYPE,
             "seed": 1,
-            "window": {"seconds": 10, "readings": 1000},
+            "window": {"seconds": 5, "readings": 1000},
             "replay": {"times": "now"},
         }
         return [SIMULATED], {"agent": "demo-edge", "sources": [source]}
@@ -130,7 +130,7 @@ def _plan(recordings: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
         {"times": "recorded", "speed": "max"},
         window_s=120,
     )
-    live = _recording(LIVE[0], ["skab/data/valve1/*.csv"], {"times": "now"}, window_s=10)
+    live = _recording(LIVE[0], ["skab/data/valve1/*.csv"], {"times": "now"}, window_s=5)
     return [LIVE, HISTORY], {"agent": "demo-edge", "sources": [history, live]}
 
 

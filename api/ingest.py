@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,21 +32,27 @@ from domain.asset import (
     unknown_asset,
 )
 from domain.asset_types import asset_type
-from domain.errors import HeddleError, InvalidInput, Unavailable
+from domain.errors import HeddleError, InvalidInput, MalformedFrame, Unavailable
 from domain.frame_batches import BATCH_MEDIA_TYPE, BatchItem, decode_batch
 from domain.frame_checks import check_units, mark_out_of_range
-from domain.frames import Frame, decode, time_from_ns
+from domain.frames import Frame, decode, peek, time_from_ns
 from eventlog.commands import load_asset
 from eventlog.database import CONNECTION_LOST
 from eventlog.envelope import NewEvent, new_frame
 from eventlog.ledger import Appended, Ledger
 from eventlog.reading import stream_versions
 
-FRAMES_AT_ONCE: Final = 4
-"""Frames judged before other requests get their turn; each takes some half a millisecond."""
+FRAMES_AT_ONCE: Final = 8
+UNPACKED_BYTES_AT_ONCE: Final = 4 * 1024 * 1024
+"""What is unpacked and judged before other requests get their turn."""
+
+UNPACKED_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What all frames of a batch may unpack to: a few bytes can declare a million readings."""
+
+MESSAGE_LENGTH_MAX: Final = 500
+"""A message may quote what arrived; an answer stays small whatever that was."""
 
 ASSETS_KNOWN_MAX: Final = 10_000
-ASSETS_A_BATCH_MAX: Final = 1_000
 
 tracer = trace.get_tracer("heddle.ingest")
 
@@ -73,41 +80,55 @@ class IngestEndpoint:
         return Response(orjson.dumps({"results": outcomes}), media_type="application/json")
 
     async def _record(self, body: bytes, traceparent: str | None) -> list[dict[str, Any]]:
-        """Return the outcome of each frame in `body`, in order."""
-        decoded = [_decoded(item) for item in decode_batch(body)]
-        await self._assets.refresh(
-            {entry.frame.header.asset for entry in decoded if isinstance(entry, _Decoded)}
-        )
+        """Return the outcome of each frame in `body`, in order.
+
+        Raises
+        ------
+        Unavailable
+            when a frame may or may not have been recorded: the batch has to be sent again
+        """
         outcomes: list[dict[str, Any]] = []
         appends: list[tuple[dict[str, Any], asyncio.Task[Appended]]] = []
-        for index, entry in enumerate(decoded):
-            if index % FRAMES_AT_ONCE == 0:
-                await asyncio.sleep(0)
-            outcome: dict[str, Any] = {"index": index}
-            outcomes.append(outcome)
-            try:
-                if isinstance(entry, HeddleError):
-                    raise entry
-                outcome["sequence"] = entry.frame.sequence
-                event = self._judged(entry, traceparent)
-                append = asyncio.create_task(self._services.ledger.append([event]))
-                appends.append((outcome, append))
-            except HeddleError as error:
-                outcome |= _rejection(error)
-        for outcome, append in appends:
-            try:
-                appended = await append
-                outcome["status"] = "duplicate" if appended.duplicate else "accepted"
-                outcome["position"] = appended.position
-            except HeddleError as error:
-                outcome |= _rejection(error)
+        assets: dict[str, Asset] = {}
+        asked: set[str] = set()
+        for group in _groups(decode_batch(body)):
+            await asyncio.sleep(0)
+            entries = [_decoded(item) for item in group]
+            named = {e.frame.header.asset for e in entries if isinstance(e, _Decoded)}
+            if not named <= asked:
+                assets |= await self._assets.known(named - asked)
+                asked |= named
+            for entry in entries:
+                outcome: dict[str, Any] = {"index": len(outcomes)}
+                outcomes.append(outcome)
+                try:
+                    if isinstance(entry, HeddleError):
+                        raise entry
+                    outcome["sequence"] = entry.frame.sequence
+                    event = self._judged(entry, assets, traceparent)
+                    append = asyncio.create_task(self._services.ledger.append([event]))
+                    appends.append((outcome, append))
+                except HeddleError as error:
+                    outcome |= _rejection(error)
+        results = await asyncio.gather(*(task for _, task in appends), return_exceptions=True)
+        for (outcome, _), result in zip(appends, results, strict=True):
+            match result:
+                case Appended():
+                    outcome["status"] = "duplicate" if result.duplicate else "accepted"
+                    outcome["position"] = result.position
+                case HeddleError() if not isinstance(result, Unavailable):
+                    outcome |= _rejection(result)
+                case _:
+                    raise result
         return outcomes
 
-    def _judged(self, entry: _Decoded, traceparent: str | None) -> NewEvent:
+    def _judged(
+        self, entry: _Decoded, assets: Mapping[str, Asset], traceparent: str | None
+    ) -> NewEvent:
         """Return the event that records a frame, or raise what is wrong with it."""
         frame = entry.frame
         asset_id = frame.header.asset
-        asset = self._assets.get(asset_id)
+        asset = assets.get(asset_id)
         if isinstance(asset, Retired):
             raise retired_asset(asset_id)
         if not isinstance(asset, Registered):
@@ -153,6 +174,39 @@ class _Decoded:
     event_id: uuid.UUID
 
 
+def _groups(items: Iterable[BatchItem | MalformedFrame]) -> Iterator[list[BatchItem | HeddleError]]:
+    """Yield `items` in groups that are unpacked together, none of them large."""
+    group: list[BatchItem | HeddleError] = []
+    group_bytes = batch_bytes = 0
+    for item in items:
+        entry: BatchItem | HeddleError = item
+        if isinstance(item, BatchItem):
+            try:
+                unpacked = peek(item.encoded).body_length
+                if batch_bytes + unpacked > UNPACKED_BYTES_MAX:
+                    raise _unpacks_too_far(batch_bytes + unpacked)
+                batch_bytes += unpacked
+                group_bytes += unpacked
+            except HeddleError as error:
+                entry = error
+        group.append(entry)
+        if len(group) == FRAMES_AT_ONCE or group_bytes > UNPACKED_BYTES_AT_ONCE:
+            yield group
+            group, group_bytes = [], 0
+    if group:
+        yield group
+
+
+def _unpacks_too_far(unpacked: int) -> InvalidInput:
+    return InvalidInput(
+        "batch.unpacks_too_far",
+        f"the batch unpacks to {unpacked} bytes or more, over the limit of {UNPACKED_BYTES_MAX}",
+        hint="send this frame again in another batch",
+        value=unpacked,
+        limit=UNPACKED_BYTES_MAX,
+    )
+
+
 def _decoded(item: BatchItem | HeddleError) -> _Decoded | HeddleError:
     if isinstance(item, HeddleError):
         return item
@@ -166,8 +220,8 @@ def _rejection(error: HeddleError) -> dict[str, Any]:
     return {
         "status": "rejected",
         "code": error.code,
-        "message": error.message,
-        "hint": error.hint,
+        "message": error.message[:MESSAGE_LENGTH_MAX],
+        "hint": error.hint[:MESSAGE_LENGTH_MAX],
     }
 
 
@@ -178,31 +232,30 @@ class AssetDirectory:
         self._ledger = ledger
         self._known: dict[str, tuple[int, Asset]] = {}
 
-    def get(self, asset_id: str) -> Asset | None:
-        """Return the asset as last refreshed, or None when nobody registered it."""
-        entry = self._known.get(asset_id)
-        return None if entry is None else entry[1]
+    async def known(self, asset_ids: set[str]) -> dict[str, Asset]:
+        """Return those of `asset_ids` that exist, as they are now.
 
-    async def refresh(self, asset_ids: set[str]) -> None:
-        """Bring `asset_ids` up to date: one statement, and a load for each that changed."""
-        if len(asset_ids) > ASSETS_A_BATCH_MAX:
-            raise InvalidInput("batch.too_many_assets", "the batch names too many assets")
+        One statement, and a load for each asset that has changed.
+        """
         if len(self._known) > ASSETS_KNOWN_MAX:
             self._known.clear()
         streams = {asset_stream(asset_id): asset_id for asset_id in asset_ids}
+        found: dict[str, Asset] = {}
         try:
             versions = await stream_versions(
                 self._ledger.pool, self._ledger.ledger_id, list(streams)
             )
             for stream, version in versions.items():
                 asset_id = streams[stream]
-                known = self._known.get(asset_id)
-                if known is None or known[0] != version:
+                entry = self._known.get(asset_id)
+                if entry is None or entry[0] != version:
                     asset, loaded = await load_asset(self._ledger, asset_id)
-                    self._known[asset_id] = (loaded, asset)
+                    entry = self._known[asset_id] = (loaded, asset)
+                found[asset_id] = entry[1]
         except CONNECTION_LOST as error:
             raise Unavailable(
                 "ledger.unavailable",
                 "the database cannot be reached",
                 hint="send the batch again; nothing is recorded twice",
             ) from error
+        return found

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -17,6 +18,7 @@ from api.app import create_app, open_services
 from api.database import open_database
 from api.settings import ServerSettings
 from api.tracing import set_up_tracing
+from domain.errors import Unavailable
 from migrations.run import upgrade
 
 logger = logging.getLogger("heddle.api")
@@ -37,11 +39,32 @@ def serve(settings: ServerSettings) -> None:
 
 
 async def _serve(settings: ServerSettings, database_url: str) -> None:
+    with _listening_socket(settings) as listener:
+        await _serve_on(listener, settings, database_url)
+
+
+@contextmanager
+def _listening_socket(settings: ServerSettings) -> Iterator[socket.socket]:
+    """Yield a socket bound to the settings' address, before anything else is opened."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            raise Unavailable(
+                "server.address_in_use",
+                f"cannot listen on {settings.host}:{settings.port}: {error.strerror}",
+                hint="stop who listens there, or set HEDDLE_PORT",
+                value=settings.port,
+            ) from error
+        yield listener
+
+
+async def _serve_on(listener: socket.socket, settings: ServerSettings, database_url: str) -> None:
     async with open_services(settings, database_url) as services:
         config = uvicorn.Config(
             create_app(services),
-            host=settings.host,
-            port=settings.port,
             log_level="warning",
             access_log=False,
             lifespan="off",
@@ -57,7 +80,7 @@ async def _serve(settings: ServerSettings, database_url: str) -> None:
         gc.collect()
         gc.freeze()
         logger.info("serving ledger %s on %s:%d", settings.ledger, settings.host, settings.port)
-        await _Server(config).serve()
+        await _Server(config).serve(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

@@ -7,8 +7,6 @@ from typing import Any, Final
 
 import httpx
 import orjson
-from rich.console import Console
-from rich.table import Table
 
 from domain.asset import asset_stream, telemetry_stream
 from domain.errors import HeddleError, NotFound, Unavailable
@@ -44,17 +42,11 @@ def trace_stream(server: str, stream: str, *, first: int, as_json: bool) -> None
         for event in events:
             sys.stdout.write(orjson.dumps(event).decode() + "\n")
         return
-    table = Table("position", "occurred at", "type", "what", "by", "leaf", box=None)
     for event in events:
-        table.add_row(
-            str(event["position"]),
-            event["occurredAt"],
-            event["type"],
-            _summary(event),
-            event["actor"],
-            event["leafHash"][:12],
+        sys.stdout.write(
+            f"{event['position']:>8}  {event['occurredAt']}  {event['type']:<24} "
+            f"{_summary(event)}  by {event['actor']}, leaf {event['leafHash'][:12]}\n"
         )
-    Console().print(table)
 
 
 def query(server: str, document: str, variables: dict[str, Any]) -> dict[str, Any]:
@@ -113,5 +105,5 @@ def _summary(event: dict[str, Any]) -> str:
             f"sequence {frame['sequence']}"
         )
     return ", ".join(
-        f"{name} {value}" for name, value in event["fact"].items() if name != "asset_id"
+        f"{name} {value}" for name, value in event["fact"].items() if not name.endswith("_id")
     )

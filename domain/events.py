@@ -94,7 +94,8 @@ def encode_fact(event: Event) -> bytes:
     Raises
     ------
     InvalidInput
-        ``event.value_not_finite``, ``event.naive_time``, ``event.too_large``
+        ``event.value_not_finite``, ``event.naive_time``, ``event.text_malformed``,
+        ``event.too_large``
     """
     document = {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
     encoded = json.dumps(
@@ -149,7 +150,7 @@ def format_time(moment: datetime) -> str:
     Raises
     ------
     InvalidInput
-        ``event.naive_time`` when it has no zone.
+        ``event.naive_time`` when it has no zone, ``event.time_out_of_range``
     """
     if moment.tzinfo is None:
         raise InvalidInput(
@@ -158,7 +159,15 @@ def format_time(moment: datetime) -> str:
             hint="give an offset, such as 2020-03-09T10:34:33Z",
             value=moment.isoformat(),
         )
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    try:
+        utc = moment.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidInput(
+            "event.time_out_of_range",
+            f"time {moment.isoformat()} lies outside the years 1 to 9999 in UTC",
+            value=moment.isoformat(),
+        ) from error
+    return utc.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _plain(value: Any) -> Any:
@@ -168,6 +177,13 @@ def _plain(value: Any) -> Any:
         case StrEnum():
             return value.value
         case str():
+            # A NUL has no place in PostgreSQL's jsonb, a lone surrogate none in UTF-8.
+            if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
+                raise InvalidInput(
+                    "event.text_malformed",
+                    f"{value!r:.80} holds a NUL or half a character",
+                    value=ascii(value)[:80],
+                )
             return value
         case float():
             if not math.isfinite(value):

@@ -12,7 +12,6 @@ import numpy as np
 from domain.asset_model import AssetType
 from domain.errors import InvalidInput
 from domain.frames import (
-    ByteArray,
     ChannelHeader,
     Frame,
     FrameHeader,
@@ -53,18 +52,21 @@ def mark_out_of_range(frame: Frame, asset_type: AssetType) -> Frame:
     The values stay as delivered. Marking twice equals marking once, so agent and server may
     both do it; the same frame object comes back when nothing is out of range.
     """
-    marked: list[ByteArray] = []
+    marked = list(frame.qualities)
     changed = False
-    for index, declared in enumerate(frame.header.channels):
-        known = asset_type.channel(declared.name)
-        quality = frame.qualities[index]
-        si = frame.channel_si(index)
+    for group in frame.clock_groups:
+        known = [asset_type.channel(frame.header.channels[n].name) for n in group.indexes]
+        low = np.array([[channel.physical_min] for channel in known])
+        high = np.array([[channel.physical_max] for channel in known])
         # A MISSING value is NaN and compares false on both sides.
-        outside = ((si < known.physical_min) | (si > known.physical_max)) & (quality < Quality.BAD)
-        if outside.any():
-            quality = np.where(outside, np.uint8(Quality.BAD), quality)
-            changed = True
-        marked.append(quality)
+        outside = (group.si < low) | (group.si > high)
+        if not outside.any():
+            continue
+        outside &= group.quality < Quality.BAD
+        for row, index in enumerate(group.indexes):
+            if outside[row].any():
+                marked[index] = np.where(outside[row], np.uint8(Quality.BAD), marked[index])
+                changed = True
     return with_qualities(frame, marked) if changed else frame
 
 

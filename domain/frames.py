@@ -40,6 +40,7 @@ READINGS_MAX: Final = 1_000_000
 HEADER_BYTES_MAX: Final = 65_535
 UNIT_LENGTH_MAX: Final = 64
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
+HEADERS_REMEMBERED_MAX: Final = 512
 SEQUENCE_MAX: Final = 2**63 - 1
 DECIMALS_MAX: Final = 9
 EXACT_INTEGER_MAX: Final = float(2**53)
@@ -137,9 +138,54 @@ class Frame:
         return self.values[index].astype(np.float64, copy=False) * channel.factor + channel.offset
 
     @cached_property
+    def clock_groups(self) -> tuple[ClockGroup, ...]:
+        """The channels by their clock, each group's readings in SI as one matrix."""
+        groups = []
+        for clock, times in enumerate(self.clocks):
+            indexes = [n for n, c in enumerate(self.header.channels) if c.clock == clock]
+            si = np.empty((len(indexes), len(times)))
+            quality = np.empty(si.shape, np.uint8)
+            for row, index in enumerate(indexes):
+                si[row] = self.values[index]
+                quality[row] = self.qualities[index]
+            channels = [self.header.channels[index] for index in indexes]
+            si *= np.array([[channel.factor] for channel in channels])
+            si += np.array([[channel.offset] for channel in channels])
+            groups.append(ClockGroup(tuple(indexes), times, si, quality))
+        return tuple(groups)
+
+    @cached_property
     def canonical_sha256(self) -> bytes:
         """SHA-256 of the canonical form, 32 bytes."""
         return hashlib.sha256(canonical_bytes(self)).digest()
+
+
+@dataclass(frozen=True, eq=False)
+class ClockGroup:
+    """The channels of a frame that share a clock.
+
+    Parameters
+    ----------
+    indexes : the channels' places in the header
+    times_ns : int64, shape (n_readings,)
+    si : float64, shape (n_channels, n_readings), SI; NaN where a reading is MISSING
+    quality : uint8, shape (n_channels, n_readings), `Quality`
+    """
+
+    indexes: tuple[int, ...]
+    times_ns: IntArray
+    si: FloatArray
+    quality: ByteArray
+
+    @cached_property
+    def all_good(self) -> bool:
+        """Whether every reading is GOOD."""
+        return not self.quality.any()
+
+    @cached_property
+    def good_si(self) -> FloatArray:
+        """`si` with NaN in place of every reading that is not GOOD."""
+        return self.si if self.all_good else np.where(self.quality == 0, self.si, np.nan)
 
 
 def time_from_ns(time_ns: int) -> datetime:
@@ -239,7 +285,11 @@ def _checked_values(channel: ChannelHeader, column: Column, mask: ByteArray, len
             value=str(column.dtype),
             limit=channel.value_type,
         )
-    if len(mask) and int(mask.max()) > Quality.MISSING:
+    column = np.ascontiguousarray(column)
+    finite = dtype.kind != "f" or bool(np.isfinite(column).all())
+    if finite and not mask.any():
+        return column
+    if int(mask.max()) > Quality.MISSING:
         raise MalformedFrame(
             "frame.quality_unknown",
             f"channel {channel.name!r} has quality {int(mask.max())}; the largest is "
@@ -248,7 +298,7 @@ def _checked_values(channel: ChannelHeader, column: Column, mask: ByteArray, len
             limit=int(Quality.MISSING),
         )
     missing = mask == Quality.MISSING
-    if dtype.kind == "f":
+    if not finite:
         bad = np.flatnonzero(~np.isfinite(column) & ~missing)
         if len(bad):
             at = int(bad[0])
@@ -258,7 +308,6 @@ def _checked_values(channel: ChannelHeader, column: Column, mask: ByteArray, len
                 hint="a reading without a number has quality MISSING",
                 value=str(column[at]),
             )
-    column = np.ascontiguousarray(column)
     if missing.any():
         column = column.copy()
         column[missing] = np.nan if dtype.kind == "f" else 0
@@ -268,7 +317,7 @@ def _checked_values(channel: ChannelHeader, column: Column, mask: ByteArray, len
 # --- header -------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=HEADERS_REMEMBERED_MAX)
 def header_bytes(header: FrameHeader) -> bytes:
     """Return the canonical JSON of `header`: sorted keys, no spaces, ASCII keys."""
     document = {
@@ -293,7 +342,7 @@ def header_bytes(header: FrameHeader) -> bytes:
     return text.encode()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=HEADERS_REMEMBERED_MAX)
 def parse_header(raw: bytes) -> FrameHeader:
     """Return the header that `raw` is the canonical JSON of.
 
@@ -418,6 +467,9 @@ def canonical_bytes(frame: Frame) -> bytes:
 
 _PRELUDE = struct.Struct("<3sBQIH")  # magic, version, sequence, body length, clock count
 
+_U16 = struct.Struct("<H")
+_BYTE_AND_TWO = struct.Struct("<Bqq")  # a scheme or decimals, then two int64
+
 _CLOCK_REGULAR = 0
 _CLOCK_DELTAS = 1
 _VALUES_RAW = 0
@@ -443,7 +495,7 @@ def encode(frame: Frame) -> bytes:
             value=len(head),
             limit=HEADER_BYTES_MAX,
         )
-    parts = [struct.pack("<H", len(head)), head]
+    parts = [_U16.pack(len(head)), head]
     parts += [_encode_clock(clock) for clock in frame.clocks]
     for column, quality in zip(frame.values, frame.qualities, strict=True):
         parts.append(_encode_values(column, quality))
@@ -482,7 +534,8 @@ def decode(encoded: bytes) -> Frame:
     if len(body) != prelude.body_length:
         raise MalformedFrame("frame.truncated", "the frame's body is not as long as declared")
     reader = _Reader(body)
-    header = parse_header(reader.take(reader.unpack("<H")))
+    (header_length,) = reader.unpack(_U16)
+    header = parse_header(reader.take(header_length))
     if header.clock_count != len(prelude.clock_lengths):
         raise MalformedFrame("frame.clock", "header and prelude disagree on the clocks")
     lengths = prelude.clock_lengths
@@ -604,24 +657,25 @@ class _Reader:
         self._at += length
         return taken
 
-    def unpack(self, layout: str) -> int:
-        (value,) = struct.unpack(layout, self.take(struct.calcsize(layout)))
-        return int(value)
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def unpack(self, layout: struct.Struct) -> tuple[int, ...]:
+        return layout.unpack(self.take(layout.size))
 
 
 def _encode_clock(clock: IntArray) -> bytes:
     steps = np.diff(clock)
     if len(steps) == 0 or (steps == steps[0]).all():
         step = int(steps[0]) if len(steps) else 0
-        return struct.pack("<Bqq", _CLOCK_REGULAR, int(clock[0]), step)
+        return _BYTE_AND_TWO.pack(_CLOCK_REGULAR, int(clock[0]), step)
     tick = int(np.gcd.reduce(steps))
     packed = _pack_unsigned((steps // tick).astype(np.uint64))
-    return struct.pack("<Bqq", _CLOCK_DELTAS, int(clock[0]), tick) + packed
+    return _BYTE_AND_TWO.pack(_CLOCK_DELTAS, int(clock[0]), tick) + packed
 
 
 def _decode_clock(reader: _Reader, length: int) -> IntArray:
-    scheme = reader.unpack("<B")
-    start, tick = reader.unpack("<q"), reader.unpack("<q")
+    scheme, start, tick = reader.unpack(_BYTE_AND_TWO)
     if scheme == _CLOCK_REGULAR:
         steps = np.full(length - 1, tick, np.int64)
     elif scheme == _CLOCK_DELTAS:
@@ -651,7 +705,7 @@ def _encode_values(column: Column, quality: ByteArray) -> bytes:
 
 
 def _decode_values(reader: _Reader, dtype: np.dtype[Any], length: int) -> Column:
-    scheme = reader.unpack("<B")
+    scheme = reader.byte()
     if scheme == _VALUES_RAW:
         raw = reader.take(length * dtype.itemsize)
         if dtype.kind == "b" and raw.strip(b"\x00\x01"):
@@ -659,8 +713,7 @@ def _decode_values(reader: _Reader, dtype: np.dtype[Any], length: int) -> Column
         return _unshuffled(raw, dtype, length)
     if scheme not in (_VALUES_SCALED, _VALUES_SCALED_DELTAS) or dtype.kind not in "fi":
         raise MalformedFrame("frame.scheme", f"value scheme {scheme} is not known", value=scheme)
-    decimals = reader.unpack("<B")
-    first, base = reader.unpack("<q"), reader.unpack("<q")
+    decimals, first, base = reader.unpack(_BYTE_AND_TWO)
     if decimals > (DECIMALS_MAX if dtype.kind == "f" else 0):
         raise MalformedFrame("frame.scheme", f"{decimals} decimals are too many", value=decimals)
     if scheme == _VALUES_SCALED:
@@ -713,7 +766,7 @@ def _pack_unsigned(integers: npt.NDArray[np.uint64]) -> bytes:
 
 
 def _unpack_unsigned(reader: _Reader, length: int) -> npt.NDArray[np.uint64]:
-    itemsize = reader.unpack("<B")
+    itemsize = reader.byte()
     width = next((w for w in _WIDTHS if w.itemsize == itemsize), None)
     if width is None:
         raise MalformedFrame("frame.scheme", f"integers of {itemsize} bytes", value=itemsize)
@@ -733,7 +786,7 @@ def _unshuffled(raw: bytes, dtype: np.dtype[Any], length: int) -> Column:
 
 
 def _decode_quality(reader: _Reader, length: int) -> ByteArray:
-    scheme = reader.unpack("<B")
+    scheme = reader.byte()
     if scheme == _QUALITY_ALL_GOOD:
         return np.zeros(length, np.uint8)
     if scheme != _QUALITY_MASK:
@@ -778,21 +831,30 @@ STATISTICS: Final = np.dtype(
 def channel_statistics(frame: Frame) -> npt.NDArray[np.void]:
     """Return one `STATISTICS` record per channel of `frame`, in the header's order."""
     records = np.zeros(len(frame.header.channels), STATISTICS)
-    for index, record in enumerate(records):
-        quality = frame.qualities[index]
-        si, times = frame.channel_si(index), frame.channel_times_ns(index)
-        record["reading_count"] = len(si)
-        if quality.any():
-            good = quality == Quality.GOOD
-            si, times = si[good], times[good]
-            if len(si) == 0:
-                continue
-        record["good_count"] = len(si)
-        record["min"], record["max"] = si.min(), si.max()
-        record["sum"], record["sum_of_squares"] = si.sum(), si @ si
-        record["first"], record["last"] = si[0], si[-1]
-        record["first_ns"], record["last_ns"] = times[0], times[-1]
+    for group in frame.clock_groups:
+        at = list(group.indexes)
+        records["reading_count"][at] = len(group.times_ns)
+        if group.all_good:
+            _fill_statistics(records, at, group.si, group.times_ns)
+            continue
+        for row, index in enumerate(at):
+            good = group.quality[row] == Quality.GOOD
+            if good.any():
+                _fill_statistics(
+                    records, [index], group.si[row : row + 1, good], group.times_ns[good]
+                )
     return records
+
+
+def _fill_statistics(
+    records: npt.NDArray[np.void], at: list[int], si: FloatArray, times_ns: IntArray
+) -> None:
+    """Fill the records of the channels `at` from GOOD readings, shape (n_channels, n)."""
+    records["good_count"][at] = len(times_ns)
+    records["min"][at], records["max"][at] = si.min(axis=1), si.max(axis=1)
+    records["sum"][at], records["sum_of_squares"][at] = si.sum(axis=1), (si * si).sum(axis=1)
+    records["first"][at], records["last"][at] = si[:, 0], si[:, -1]
+    records["first_ns"][at], records["last_ns"][at] = times_ns[0], times_ns[-1]
 
 
 def pack_statistics(header: FrameHeader, records: npt.NDArray[np.void]) -> bytes:

@@ -21,10 +21,11 @@ CONNECTION_LOST: Final = (
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,  # the server is shutting down or was restarted
     asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,  # a deadlock or a lost serialisation: the other one won
     OSError,
     TimeoutError,
 )
-"""What is raised when the server cannot be reached now but may be again."""
+"""What is raised when a statement could not run now; the same may succeed later."""
 
 
 async def _keep_session(_connection: Connection) -> None:

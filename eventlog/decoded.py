@@ -10,8 +10,8 @@ from typing import Final
 
 from domain.frames import Frame, decode
 
-READINGS_MAX: Final = 2_000_000
-"""Readings kept at most; at 17 bytes each with its time, some 34 MB."""
+READINGS_MAX: Final = 1_000_000
+"""Readings kept at most; as delivered, in SI and with their times, some 30 MB."""
 
 
 class DecodedFrames:

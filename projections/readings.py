@@ -2,7 +2,7 @@
 
 The stored frames are the raw time series. Of readings of one channel with the same time, the one
 at the highest position counts. Whatever the range, at most `points_max` points a channel come
-back, chosen by MinMaxLTTB so that peaks stay visible.
+back, chosen by MinMaxLTTB so that peaks stay visible; the lowest and the highest always stay.
 """
 
 from __future__ import annotations
@@ -223,10 +223,15 @@ async def _read_rollup(
 def _thinned(columns: ReadingColumns, points_max: int) -> ReadingColumns:
     if len(columns.times_ns) <= points_max:
         return columns
-    chosen: npt.NDArray[np.uint64] = _DOWNSAMPLER.downsample(
-        columns.times_ns, np.ascontiguousarray(columns.values), n_out=max(points_max, 3)
-    )
-    chosen = chosen[:points_max]
+    values = np.ascontiguousarray(columns.values)
+    # LTTB passes over single peaks; the extremes of the whole range are kept whatever it says.
+    chosen = np.array([values.argmin(), values.argmax(), 0, len(values) - 1][:points_max])
+    if points_max > len(chosen):
+        picked: npt.NDArray[np.uint64] = _DOWNSAMPLER.downsample(
+            columns.times_ns, values, n_out=points_max - 2
+        )
+        chosen = np.append(picked.astype(np.int64), chosen[:2])
+    chosen = np.unique(chosen)
     return ReadingColumns(
         columns.channel,
         columns.tier,

@@ -108,20 +108,15 @@ class Grid:
 def frame_seconds(frame: Frame) -> list[Grid]:
     """Return the statistics by second of `frame`, one grid a clock."""
     grids = []
-    for clock, times in enumerate(frame.clocks):
-        indexes = [n for n, c in enumerate(frame.header.channels) if c.clock == clock]
-        channels = tuple(frame.header.channels[n].name for n in indexes)
-        values = np.stack([frame.channel_si(n) for n in indexes])
-        quality = np.stack([frame.qualities[n] for n in indexes])
-        good = quality == Quality.GOOD
-        if not good.all():
-            values = np.where(good, values, np.nan)
+    for group in frame.clock_groups:
+        channels = tuple(frame.header.channels[n].name for n in group.indexes)
+        values, times = group.good_si, group.times_ns
         moments = np.broadcast_to(times, values.shape)
         readings = Grid(
             channels,
             True,
             times,
-            good.astype(np.int64),
+            (group.quality == Quality.GOOD).astype(np.int64),
             values,
             values,
             values,

@@ -104,9 +104,8 @@ class ProjectionRunner:
                     head = await self._tail.wait_beyond(self.position, IDLE_WAIT_S)
                     while self.position < head:
                         self._advance(await self._fold_next(head))
-                        if self.failure is not None:
-                            logger.info("projection %s goes on", self.projection.name)
-                            self.failure = None
+                        self._recovered()
+                    self._recovered()  # somebody else may have folded what we could not
             except (*CONNECTION_LOST, Unavailable) as error:
                 await self._failed(f"{type(error).__name__}: {error}", RETRY_DELAY_S)
             except Exception as error:
@@ -121,6 +120,11 @@ class ProjectionRunner:
             )
         self.failure = failure
         await asyncio.sleep(delay_s)
+
+    def _recovered(self) -> None:
+        if self.failure is not None:
+            logger.info("projection %s goes on", self.projection.name)
+            self.failure = None
 
     def _advance(self, position: int) -> None:
         self.position = position

@@ -104,7 +104,7 @@ STATEMENTS = (
     create function refuse_event_change() returns trigger language plpgsql as $$
     begin
         if tg_op = 'UPDATE' and tg_table_name like 'event%'
-            and old.payload is not null and new.payload is null and new.payload_tier > 0
+            and new.payload is null and new.payload_tier > old.payload_tier
             and to_jsonb(new) - '{payload,payload_tier}'::text[]
               = to_jsonb(old) - '{payload,payload_tier}'::text[]
         then
@@ -147,7 +147,9 @@ STATEMENTS = (
             partition_name := 'event_p' || lpad(n::text, 6, '0');
             continue when to_regclass(partition_name) is not null;
             perform pg_advisory_xact_lock(x'68656465'::int);
-            continue when to_regclass(partition_name) is not null;
+            -- to_regclass would answer from a cache that is older than the lock.
+            continue when exists (select from pg_class where relname = partition_name
+                and relnamespace = current_schema()::regnamespace);
             execute format('create table %I (like event including all)', partition_name);
             execute format('create trigger %I before truncate on %I
                 for each statement execute function refuse_change()',

@@ -1,0 +1,75 @@
+"""What tests of every room may ask for. Asynchronous tests carry `pytest.mark.anyio`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from eventlog.database import Pool, create_pool
+from eventlog.ledger import Ledger
+from migrations.run import upgrade
+from tests.database import embedded_server, new_database
+
+# No verdict depends on how fast a shared machine is.
+settings.register_profile(
+    "heddle", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("heddle")
+
+LEDGER = "plant-1"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """URL of the embedded server that all tests of a run share."""
+    with embedded_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_url: str) -> Iterator[str]:
+    """Name of a database that was migrated once; the databases of tests are its copies."""
+    name = "heddle_template"
+    with new_database(postgres_url, name) as url:
+        upgrade(url)
+        yield name
+
+
+@pytest.fixture
+def empty_database_url(postgres_url: str) -> Iterator[str]:
+    """URL of a database without any table."""
+    with new_database(postgres_url, f"heddle_empty_{next(_numbers)}") as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+    """URL of a migrated database that this test has for itself."""
+    name = f"heddle_test_{next(_numbers)}"
+    with new_database(postgres_url, name, template=template_database) as url:
+        yield url
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    """Connections to the test's database."""
+    connections = await create_pool(database_url)
+    yield connections
+    await connections.close()
+
+
+@pytest.fixture
+async def ledger(pool: Pool) -> AsyncIterator[Ledger]:
+    """An empty ledger in the test's database."""
+    opened = await Ledger.open(pool, LEDGER)
+    yield opened
+    await opened.close()

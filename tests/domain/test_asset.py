@@ -1,0 +1,280 @@
+"""An asset's life: which command causes which events, and what each event makes of the asset."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+
+from domain.asset import (
+    NOTE_LENGTH_MAX,
+    TITLE_LENGTH_MAX,
+    AcknowledgeAlert,
+    AlertAcknowledged,
+    AlertCleared,
+    AlertRaised,
+    AssetCommand,
+    AssetCommissioned,
+    AssetRegistered,
+    AssetRetired,
+    ClearAlert,
+    CommissionAsset,
+    DesireSetpoint,
+    RaiseAlert,
+    RegisterAsset,
+    Registered,
+    ReportSetpoint,
+    RetireAsset,
+    Retired,
+    SetpointDesired,
+    SetpointReported,
+    Unregistered,
+    asset_stream,
+    evolve,
+    fold,
+    telemetry_stream,
+)
+from domain.asset_model import Severity
+from domain.asset_types import asset_type
+from domain.errors import CommandRejected, InvalidInput, NotFound
+from tests.domain.specification import given
+
+LOOP = "loop-1"
+PUMP_LOOP = "skab-pump-loop"
+ALERT = uuid.UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+OTHER_ALERT = uuid.UUID("01890a5d-ac96-774b-bcce-b302099a8058")
+SINCE = datetime(2020, 3, 9, 10, 34, 33, tzinfo=UTC)
+FLOW = asset_type(PUMP_LOOP).setpoint("flow")
+
+registered = AssetRegistered(LOOP, PUMP_LOOP, "Loop one")
+commissioned = AssetCommissioned(LOOP)
+retired = AssetRetired(LOOP, "worn out")
+
+
+def alert_raised(alert_id: uuid.UUID = ALERT) -> AlertRaised:
+    return AlertRaised(
+        LOOP, alert_id, "flow_low", Severity.CRITICAL, "flow", 4e-4, 5e-4, SINCE, "flow is low"
+    )
+
+
+def raise_alert(alert_id: uuid.UUID = ALERT) -> RaiseAlert:
+    return RaiseAlert(
+        LOOP, alert_id, "flow_low", Severity.CRITICAL, "flow", 4e-4, 5e-4, SINCE, "flow is low"
+    )
+
+
+EVERY_OTHER_COMMAND: tuple[AssetCommand, ...] = (
+    CommissionAsset(LOOP),
+    RetireAsset(LOOP, "worn out"),
+    DesireSetpoint(LOOP, "flow", FLOW.safe_min),
+    ReportSetpoint(LOOP, "flow", FLOW.safe_min),
+    raise_alert(),
+    AcknowledgeAlert(LOOP, ALERT),
+    ClearAlert(LOOP, ALERT, 6e-4),
+)
+
+
+# --- registering --------------------------------------------------------------------------
+
+
+def test_an_asset_is_registered() -> None:
+    given().when(RegisterAsset(LOOP, PUMP_LOOP, " Loop one ")).then(registered)
+
+
+def test_an_asset_without_a_title_is_called_by_its_name() -> None:
+    given().when(RegisterAsset(LOOP, PUMP_LOOP, "  ")).then(AssetRegistered(LOOP, PUMP_LOOP, LOOP))
+
+
+def test_an_asset_is_registered_once() -> None:
+    again = RegisterAsset(LOOP, PUMP_LOOP, "Loop one")
+    given(registered).when(again).then_rejected(CommandRejected, "asset.already_registered", LOOP)
+
+
+def test_a_retired_asset_is_not_registered_again() -> None:
+    again = RegisterAsset(LOOP, PUMP_LOOP, "Loop one")
+    given(registered, retired).when(again).then_rejected(
+        CommandRejected, "asset.already_registered", LOOP
+    )
+
+
+def test_an_asset_of_an_unknown_type_is_not_registered() -> None:
+    given().when(RegisterAsset(LOOP, "teapot", "")).then_rejected(
+        NotFound, "asset_type.unknown", "teapot"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "-loop", "loop 1", "asset:loop", "löop", "x" * 65, "a\n"])
+def test_a_malformed_name_is_refused(name: str) -> None:
+    given().when(RegisterAsset(name, PUMP_LOOP, "")).then_rejected(
+        InvalidInput, "asset.malformed_name"
+    )
+
+
+def test_a_title_has_a_limit() -> None:
+    long = "x" * (TITLE_LENGTH_MAX + 1)
+    given().when(RegisterAsset(LOOP, PUMP_LOOP, long)).then_rejected(
+        InvalidInput, "text.too_long", TITLE_LENGTH_MAX + 1
+    )
+    given().when(RegisterAsset(LOOP, PUMP_LOOP, long[1:])).then(
+        AssetRegistered(LOOP, PUMP_LOOP, long[1:])
+    )
+
+
+# --- what only a registered asset accepts -------------------------------------------------
+
+
+@pytest.mark.parametrize("command", EVERY_OTHER_COMMAND, ids=lambda c: type(c).__name__)
+def test_an_unregistered_asset_accepts_nothing_but_its_registration(command: AssetCommand) -> None:
+    given().when(command).then_rejected(NotFound, "asset.unknown", LOOP)
+
+
+@pytest.mark.parametrize("command", EVERY_OTHER_COMMAND, ids=lambda c: type(c).__name__)
+def test_a_retired_asset_accepts_nothing(command: AssetCommand) -> None:
+    given(registered, alert_raised(), retired).when(command).then_rejected(
+        CommandRejected, "asset.retired", LOOP
+    )
+
+
+def test_an_asset_is_put_into_service_once() -> None:
+    given(registered).when(CommissionAsset(LOOP)).then(commissioned)
+    given(registered, commissioned).when(CommissionAsset(LOOP)).then_rejected(
+        CommandRejected, "asset.already_commissioned", LOOP
+    )
+
+
+def test_an_asset_is_retired_in_service_or_not() -> None:
+    given(registered).when(RetireAsset(LOOP, "worn out")).then(retired)
+    given(registered, commissioned).when(RetireAsset(LOOP, "worn out")).then(retired)
+
+
+def test_a_reason_has_a_limit() -> None:
+    given(registered).when(RetireAsset(LOOP, "x" * (NOTE_LENGTH_MAX + 1))).then_rejected(
+        InvalidInput, "text.too_long", NOTE_LENGTH_MAX + 1
+    )
+
+
+# --- set-points ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [FLOW.safe_min, FLOW.safe_max])
+def test_a_setpoint_may_be_desired_up_to_its_safe_bounds(value: float) -> None:
+    given(registered).when(DesireSetpoint(LOOP, "flow", value)).then(
+        SetpointDesired(LOOP, "flow", value)
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        math.nextafter(FLOW.safe_min, -math.inf),
+        math.nextafter(FLOW.safe_max, math.inf),
+        -math.inf,
+        math.inf,
+    ],
+)
+def test_a_setpoint_beyond_its_safe_bounds_is_refused(value: float) -> None:
+    given(registered).when(DesireSetpoint(LOOP, "flow", value)).then_rejected(
+        InvalidInput, "setpoint.out_of_bounds", value
+    )
+
+
+def test_a_setpoint_that_is_no_number_is_refused() -> None:
+    given(registered).when(DesireSetpoint(LOOP, "flow", math.nan)).then_rejected(
+        InvalidInput, "setpoint.out_of_bounds"
+    )
+
+
+def test_a_machine_may_report_a_setpoint_beyond_its_safe_bounds() -> None:
+    given(registered).when(ReportSetpoint(LOOP, "flow", 1.0)).then(
+        SetpointReported(LOOP, "flow", 1.0)
+    )
+
+
+@pytest.mark.parametrize("command", [DesireSetpoint, ReportSetpoint])
+def test_an_unknown_setpoint_is_refused(
+    command: type[DesireSetpoint] | type[ReportSetpoint],
+) -> None:
+    given(registered).when(command(LOOP, "colour", 1.0)).then_rejected(
+        NotFound, "setpoint.unknown", "colour"
+    )
+
+
+# --- alerts -------------------------------------------------------------------------------
+
+
+def test_an_alert_is_raised_once() -> None:
+    given(registered).when(raise_alert()).then(alert_raised())
+    given(registered, alert_raised()).when(raise_alert()).then()
+
+
+def test_an_alert_is_acknowledged_once() -> None:
+    acknowledged = AlertAcknowledged(LOOP, ALERT, "seen")
+    given(registered, alert_raised()).when(AcknowledgeAlert(LOOP, ALERT, "seen")).then(acknowledged)
+    given(registered, alert_raised(), acknowledged).when(
+        AcknowledgeAlert(LOOP, ALERT, "seen again")
+    ).then()
+
+
+def test_an_alert_clears_acknowledged_or_not() -> None:
+    cleared = AlertCleared(LOOP, ALERT, 6e-4)
+    clear = ClearAlert(LOOP, ALERT, 6e-4)
+    given(registered, alert_raised()).when(clear).then(cleared)
+    given(registered, alert_raised(), AlertAcknowledged(LOOP, ALERT, "")).when(clear).then(cleared)
+
+
+@pytest.mark.parametrize("command", [AcknowledgeAlert(LOOP, ALERT), ClearAlert(LOOP, ALERT, 0.0)])
+def test_an_alert_that_is_not_open_is_unknown(command: AssetCommand) -> None:
+    given(registered).when(command).then_rejected(NotFound, "alert.unknown", str(ALERT))
+    given(registered, alert_raised(OTHER_ALERT)).when(command).then_rejected(
+        NotFound, "alert.unknown", str(ALERT)
+    )
+    given(registered, alert_raised(), AlertCleared(LOOP, ALERT, 6e-4)).when(command).then_rejected(
+        NotFound, "alert.unknown", str(ALERT)
+    )
+
+
+# --- the fold -----------------------------------------------------------------------------
+
+
+def test_the_fold_of_a_life() -> None:
+    life = (
+        registered,
+        commissioned,
+        SetpointDesired(LOOP, "flow", 1e-3),
+        SetpointDesired(LOOP, "flow", 2e-3),
+        SetpointReported(LOOP, "flow", 1.9e-3),
+        alert_raised(),
+        alert_raised(OTHER_ALERT),
+        AlertAcknowledged(LOOP, OTHER_ALERT, "seen"),
+        AlertCleared(LOOP, ALERT, 6e-4),
+    )
+    assert fold(()) == Unregistered()
+    assert fold(life) == Registered(
+        LOOP,
+        PUMP_LOOP,
+        "Loop one",
+        in_service=True,
+        desired={"flow": 2e-3},
+        reported={"flow": 1.9e-3},
+        open_alerts={OTHER_ALERT: True},
+    )
+    assert fold((*life, retired)) == Retired(LOOP, PUMP_LOOP, "Loop one")
+
+
+def test_an_event_leaves_the_earlier_state_as_it_was() -> None:
+    before = fold((registered, alert_raised()))
+    evolve(before, AlertCleared(LOOP, ALERT, 6e-4))
+    assert before == fold((registered, alert_raised()))
+
+
+@pytest.mark.parametrize("past", [(), (registered, retired)])
+def test_what_cannot_have_happened_stops_the_fold(past: tuple[AssetRegistered, ...]) -> None:
+    with pytest.raises(ValueError, match="cannot happen"):
+        evolve(fold(past), commissioned)
+
+
+def test_decisions_and_readings_live_in_streams_of_their_own() -> None:
+    assert asset_stream(LOOP) == "asset:loop-1"
+    assert telemetry_stream(LOOP) == "telemetry:loop-1"

@@ -1,0 +1,225 @@
+"""The contract of every event type: it round-trips, and what was ever stored loads for ever."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import pkgutil
+import types
+import typing
+import uuid
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta, timezone
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import domain
+from domain import events
+from domain.asset import AlertRaised, SetpointDesired
+from domain.asset_model import Severity
+from domain.errors import InvalidInput
+from domain.events import (
+    FACT_BYTES_MAX,
+    UnknownEventType,
+    decode_fact,
+    encode_fact,
+    event_type,
+    event_types,
+    format_time,
+    type_of,
+)
+
+SAMPLES = Path(__file__).parent / "samples"
+
+for module in pkgutil.walk_packages(domain.__path__, "domain."):
+    importlib.import_module(module.name)  # whatever registers events has done so
+
+EVENT_TYPES = event_types()
+
+
+def values_of(hint: Any) -> st.SearchStrategy[Any]:
+    """Return values for a field annotated with `hint`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return st.one_of(*(values_of(argument) for argument in arguments))
+    if origin is tuple:
+        return st.lists(values_of(arguments[0]), max_size=3).map(tuple)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return st.sampled_from(hint)
+    known: dict[Any, st.SearchStrategy[Any]] = {
+        types.NoneType: st.none(),
+        bool: st.booleans(),
+        int: st.integers(-(2**53) + 1, 2**53 - 1),
+        float: st.floats(allow_nan=False, allow_infinity=False),
+        str: st.text(max_size=30),
+        uuid.UUID: st.uuids(),
+        datetime: st.datetimes(timezones=st.just(UTC)).filter(lambda moment: moment.year >= 1000),
+    }
+    return known[hint]
+
+
+def events_of(name: str) -> st.SearchStrategy[Any]:
+    event_class: type[Any] = EVENT_TYPES[name].event_class
+    hints = typing.get_type_hints(event_class)
+    return st.builds(event_class, **{f.name: values_of(hints[f.name]) for f in fields(event_class)})
+
+
+@given(st.sampled_from(sorted(EVENT_TYPES)).flatmap(events_of))
+def test_every_event_round_trips_to_the_same_bytes(event: Any) -> None:
+    stored = type_of(event)
+    payload = encode_fact(event)
+    decoded = decode_fact(stored.name, stored.schema_version, payload)
+    assert decoded == event
+    assert type(decoded) is type(event)
+    assert encode_fact(decoded) == payload
+
+
+@given(st.sampled_from(sorted(EVENT_TYPES)).flatmap(events_of))
+def test_a_payload_is_canonical_json(event: Any) -> None:
+    payload = encode_fact(event)
+    document = json.loads(payload)
+    assert list(document) == sorted(document)
+    assert payload.decode() == json.dumps(
+        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+
+
+# --- what was ever stored -----------------------------------------------------------------
+
+
+def stored_samples() -> list[Path]:
+    return sorted(SAMPLES.glob("*.json"))
+
+
+def test_every_type_and_version_that_ever_existed_has_a_stored_sample() -> None:
+    wanted = {
+        f"{name}.v{version}.json"
+        for name, known in EVENT_TYPES.items()
+        for version in range(1, known.schema_version + 1)
+    }
+    assert wanted == {path.name for path in stored_samples()}
+
+
+@pytest.mark.parametrize("path", stored_samples(), ids=lambda path: path.stem)
+def test_a_stored_sample_loads_for_ever(path: Path) -> None:
+    name, _, version = path.stem.rpartition(".v")
+    payload = path.read_bytes().removesuffix(b"\n")
+    event: Any = decode_fact(name, int(version), payload)
+    event_class: type[Any] = EVENT_TYPES[name].event_class
+    assert isinstance(event, event_class)
+    hints = typing.get_type_hints(event_class)
+    for field in fields(event_class):
+        value, hint = getattr(event, field.name), hints[field.name]
+        if isinstance(hint, type):
+            assert isinstance(value, hint), field.name
+    if int(version) == EVENT_TYPES[name].schema_version:
+        assert encode_fact(event) == payload
+
+
+# --- versions -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test register types that nobody else sees."""
+    monkeypatch.setattr(events, "_BY_NAME", dict(events._BY_NAME))
+    monkeypatch.setattr(events, "_BY_CLASS", dict(events._BY_CLASS))
+
+
+@pytest.mark.usefixtures("own_catalogue")
+def test_older_versions_are_brought_up_step_by_step() -> None:
+    @event_type(
+        "pump.measured",
+        3,
+        {
+            1: lambda old: {"flow": old["flow_l"] / 1000, "by": None},
+            2: lambda old: {**old, "times": [old["flow"]]},
+        },
+    )
+    @dataclass(frozen=True)
+    class PumpMeasured:
+        flow: float
+        by: str | None
+        times: tuple[float, ...]
+
+    assert decode_fact("pump.measured", 1, b'{"flow_l":2000}') == PumpMeasured(2.0, None, (2.0,))
+    assert decode_fact("pump.measured", 2, b'{"by":"me","flow":3}') == PumpMeasured(
+        3.0, "me", (3.0,)
+    )
+    current = PumpMeasured(1.0, "x", (1.0, 2.0))
+    assert decode_fact("pump.measured", 3, encode_fact(current)) == current
+
+
+@pytest.mark.usefixtures("own_catalogue")
+def test_a_type_without_all_its_upcasters_is_refused() -> None:
+    with pytest.raises(ValueError, match="one upcaster for each version"):
+        event_type("pump.measured", 3, {1: dict})
+
+
+@pytest.mark.usefixtures("own_catalogue")
+@pytest.mark.parametrize("name", ["asset.registered", "asset.frame_recorded"])
+def test_a_stored_name_belongs_to_one_class(name: str) -> None:
+    with pytest.raises(ValueError, match="two classes"):
+        event_type(name)(type("Other", (), {}))
+
+
+def test_an_unknown_type_stops_its_reader() -> None:
+    with pytest.raises(UnknownEventType) as stopped:
+        decode_fact("asset.enchanted", 1, b"{}")
+    assert (stopped.value.code, stopped.value.value) == ("event.unknown_type", "asset.enchanted")
+
+
+@pytest.mark.parametrize("version", [-1, 0, 2, 99])
+def test_an_unknown_version_stops_its_reader(version: int) -> None:
+    with pytest.raises(UnknownEventType) as stopped:
+        decode_fact("asset.retired", version, b'{"asset_id":"a","reason":""}')
+    assert (stopped.value.code, stopped.value.value) == ("event.unknown_version", version)
+
+
+# --- what cannot be recorded --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        encode_fact(SetpointDesired("loop-1", "flow", value))
+    assert (refused.value.code, refused.value.value) == ("event.value_not_finite", str(value))
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    naive = datetime(2020, 3, 9, 10, 34, 33)  # noqa: DTZ001
+    alert = AlertRaised(
+        "loop-1", uuid.UUID(int=1), "r", Severity.WARNING, "flow", 1.0, 2.0, naive, "low"
+    )
+    for attempt in (lambda: encode_fact(alert), lambda: format_time(naive)):
+        with pytest.raises(InvalidInput) as refused:
+            attempt()
+        assert refused.value.code == "event.naive_time"
+        assert refused.value.value == "2020-03-09T10:34:33"
+
+
+def test_a_payload_has_a_limit() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        encode_fact(SetpointDesired("loop-1", "x" * FACT_BYTES_MAX, 1.0))
+    assert refused.value.code == "event.too_large"
+
+
+def test_a_value_without_a_stored_form_is_a_programmer_s_error() -> None:
+    with pytest.raises(TypeError, match="has no stored form"):
+        encode_fact(SetpointDesired("loop-1", "flow", {"not": "a number"}))  # type: ignore[arg-type]
+
+
+def test_times_are_written_one_way() -> None:
+    east = timezone(timedelta(hours=5, minutes=30))
+    assert format_time(datetime(2020, 3, 9, 16, 4, 33, tzinfo=east)) == (
+        "2020-03-09T10:34:33.000000Z"
+    )
+    assert format_time(datetime(2020, 3, 9, 10, 34, 33, 7, tzinfo=UTC)) == (
+        "2020-03-09T10:34:33.000007Z"
+    )

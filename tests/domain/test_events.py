@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import domain
 from domain import events
-from domain.asset import AlertRaised, SetpointDesired
+from domain.asset import AlertRaised, AssetRetired, SetpointDesired
 from domain.asset_model import Severity
 from domain.errors import InvalidInput
 from domain.events import (
@@ -57,9 +57,9 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         bool: st.booleans(),
         int: st.integers(-(2**53) + 1, 2**53 - 1),
         float: st.floats(allow_nan=False, allow_infinity=False),
-        str: st.text(max_size=30),
+        str: st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30),
         uuid.UUID: st.uuids(),
-        datetime: st.datetimes(timezones=st.just(UTC)).filter(lambda moment: moment.year >= 1000),
+        datetime: st.datetimes(timezones=st.just(UTC)),
     }
     return known[hint]
 
@@ -190,6 +190,20 @@ def test_a_number_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(InvalidInput) as refused:
         encode_fact(SetpointDesired("loop-1", "flow", value))
     assert (refused.value.code, refused.value.value) == ("event.value_not_finite", str(value))
+
+
+@pytest.mark.parametrize("text", ["with \0 inside", "half a \ud83d"])
+def test_a_text_that_no_database_could_hold_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        encode_fact(AssetRetired("loop-1", text))
+    assert (refused.value.code, refused.value.value) == ("event.text_malformed", ascii(text))
+
+
+def test_a_time_that_utc_cannot_express_is_refused() -> None:
+    last_moment = datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))
+    with pytest.raises(InvalidInput) as refused:
+        format_time(last_moment)
+    assert refused.value.code == "event.time_out_of_range"
 
 
 def test_a_time_without_a_zone_is_refused() -> None:

@@ -143,7 +143,7 @@ def _recording(
         "asset_type": ASSET_TYPE,
         "path": path,
         "delimiter": ";",
-        "time": {"column": "datetime", "format": "%Y-%m-%d %H:%M:%S", "zone": "UTC"},
+        "time": {"column": "datetime", "format": "iso8601", "zone": "UTC"},
         "channels": {
             channel: {"column": column, "unit": unit}
             for channel, (column, unit) in CHANNELS.items()

@@ -160,10 +160,13 @@ def test_answer_that_is_not_one_acknowledges_nothing(
     server: FrameServer, outbox: Outbox, answer: bytes
 ) -> None:
     put(outbox, 1)
-    server.next_answers.append(lambda _body: Response(answer))
-    send(outbox, settings(server), lambda uplink: uplink.counts.failed_requests > 0)
-    uplink = send_all(outbox, settings(server))
-    assert uplink.counts.accepted == 1
+    server.next_answers.extend([lambda _body: Response(answer)] * 1_000)
+    send(outbox, settings(server), lambda uplink: uplink.counts.failed_requests >= 2)
+    assert outbox.pending_count() == 1
+    assert not server.stored
+    server.next_answers.clear()
+    send_all(outbox, settings(server))
+    assert len(server.stored) == 1
 
 
 def test_frames_damaged_on_the_way_are_sent_again_without_their_neighbours(
@@ -190,6 +193,22 @@ def test_frames_cut_off_on_the_way_are_sent_again(server: FrameServer, outbox: O
     send_all(outbox, settings(server))
     assert len(server.stored) == 4
     assert outbox.rejected_counts() == {}
+
+
+def test_frames_beyond_what_a_batch_may_unpack_to_follow_at_once(
+    server: FrameServer, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(outbox, 5)
+
+    def take_two_more(_asset: str, sequence: int) -> Verdict | None:
+        too_far = sequence > 2 * server.request_count
+        return {"code": "batch.unpacks_too_far"} if too_far else None
+
+    server.judge = take_two_more
+    uplink = send_all(outbox, settings(server))
+    assert server.batch_sizes == [5, 3, 1]
+    assert uplink.counts.failed_requests == 0
+    assert caplog.records == []
 
 
 def test_body_too_large_for_the_server_is_halved(server: FrameServer, outbox: Outbox) -> None:

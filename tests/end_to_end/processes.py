@@ -187,7 +187,7 @@ def skab_source(
         "asset_type": "skab-pump-loop",
         "path": f"skab/data/{recording}.csv",
         "delimiter": ";",
-        "time": {"column": "datetime", "format": "%Y-%m-%d %H:%M:%S", "zone": "UTC"},
+        "time": {"column": "datetime", "format": "iso8601", "zone": "UTC"},
         "channels": {
             channel: {"column": column, "unit": unit}
             for column, (channel, unit) in SKAB_COLUMNS.items()

@@ -1,0 +1,407 @@
+"""Recordings as CSV: one reading per mapped column and row, exactly as the text says.
+
+A value is ``float(text)`` and nothing else is done to it. A cell that is empty or not a finite
+number gives a MISSING reading; a row whose time cannot be told, or that has not as many cells as
+the heading, is refused whole. Both are reported with file, row and text, and harm no neighbour.
+A row is a line: a quoted cell may hold the delimiter but no line break.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Final, TextIO
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+
+from domain.errors import HeddleError, InvalidInput
+from domain.frames import FloatArray
+from domain.units import unit
+from edge_agent.readings import Block, Position, RowFault, Rows
+from edge_agent.sources import SourceContext
+from edge_agent.timestamps import ISO8601, UNIX_MS, UNIX_S, TimeReader, carries_zone
+from edge_agent.yaml_section import Section
+
+KIND: Final = "csv"
+
+LINES_PER_BLOCK: Final = 1_000
+LINE_LENGTH_MAX: Final = 65_536
+FILES_MAX: Final = 10_000
+_QUOTE: Final = '"'
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelColumn:
+    """The column that holds a channel, and the unit its values are delivered in."""
+
+    channel: str
+    unit: str
+    column: str
+
+
+# --- configuration ------------------------------------------------------------------------
+
+
+def configure(section: Section, context: SourceContext) -> CsvRecording | None:
+    """Return the recording that `section` declares, or None after noting what is wrong."""
+    files = _files(section, context.data_dir)
+    delimiter = _delimiter(section)
+    time = section.section("time")
+    time_column, time_format, zone = (None, None, None) if time is None else _time(time)
+    columns = _columns(section, context)
+    if not files or not delimiter or not time or not time_column or not time_format:
+        return None
+    recording = CsvRecording(
+        data_dir=context.data_dir,
+        files=tuple(files),
+        delimiter=delimiter,
+        time_column=time_column,
+        time_format=time_format,
+        zone=zone,
+        columns=tuple(columns),
+    )
+    for file in files:
+        _check_file(recording, file, section, time)
+    return recording if columns else None
+
+
+def _files(section: Section, data_dir: Path) -> list[str]:
+    """Return the files of ``path`` in the order of reading; patterns are in natural order."""
+    found: list[str] = []
+    for path in section.texts("path") or ():
+        if any(character in path for character in "*?["):
+            matches = sorted(_relative_matches(data_dir, path), key=_natural_order)
+        else:
+            matches = [path] if (data_dir / path).is_file() else []
+        if not matches:
+            told = f"there is no file {str(data_dir / path)!r}"
+            section.fault("path", "source.file_missing", told, "paths are relative to HEDDLE_DATA")
+        found += matches
+    if len(found) > FILES_MAX:
+        section.fault("path", "source.too_many_files", f"more than {FILES_MAX} files")
+    if len(set(found)) != len(found):
+        section.fault("path", "source.file_repeated", "the same file would be read twice")
+    return found[:FILES_MAX]
+
+
+def _relative_matches(data_dir: Path, pattern: str) -> list[str]:
+    try:
+        matches = [match for match in data_dir.glob(pattern) if match.is_file()]
+    except (NotImplementedError, ValueError):  # an absolute or an ill-formed pattern
+        return []
+    return [match.relative_to(data_dir).as_posix() for match in matches]
+
+
+def _natural_order(path: str) -> list[tuple[int, str]]:
+    """Return a key that puts ``2.csv`` before ``10.csv``."""
+    pieces = re.split(r"(\d+)", path)
+    return [(int(p), "") if p.isdecimal() else (0, p) for p in pieces]
+
+
+def _delimiter(section: Section) -> str | None:
+    if not section.has("delimiter"):
+        return ","
+    delimiter = section.text("delimiter")
+    if delimiter and (len(delimiter) != 1 or delimiter.isalnum() or delimiter in '"\r\n.+-_'):
+        told = f"{delimiter!r} cannot delimit cells"
+        section.fault("delimiter", "mapping.delimiter", told, "one character such as ';' or ','")
+        return None
+    return delimiter
+
+
+def _time(time: Section) -> tuple[str | None, str | None, ZoneInfo | None]:
+    column, time_format = time.text("column"), time.text("format")
+    zone_name = time.text("zone") if time.has("zone") else None
+    zone = None
+    if zone_name is not None:
+        try:
+            zone = ZoneInfo(zone_name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            told = f"{zone_name!r} is not a time zone"
+            time.fault("zone", "mapping.zone_unknown", told, "such as Europe/Berlin or UTC")
+    time.finish()
+    if time_format is None:
+        return column, None, zone
+    if time_format not in (ISO8601, UNIX_S, UNIX_MS):
+        if "%" not in time_format:
+            hint = "iso8601, unix_s, unix_ms or a strptime format such as '%Y-%m-%d %H:%M:%S'"
+            time.fault("format", "mapping.time_format", f"{time_format!r} is no format", hint)
+            return column, None, zone
+        if zone_name is None and not carries_zone(time_format):
+            _note_zone_missing(time, f"times in the format {time_format!r} carry no zone")
+    if zone_name is not None and carries_zone(time_format):
+        told = f"times in the format {time_format!r} carry their own zone"
+        time.fault("zone", "mapping.zone_conflict", told, "leave zone out")
+    return column, time_format, zone
+
+
+def _note_zone_missing(time: Section, told: str) -> None:
+    hint = "add zone: an IANA name such as Europe/Berlin, or UTC"
+    time.fault("zone", "mapping.zone_missing", told, hint)
+
+
+def _columns(section: Section, context: SourceContext) -> list[ChannelColumn]:
+    channels = section.section("channels")
+    if channels is None:
+        return []
+    found: list[ChannelColumn] = []
+    if not channels.present():
+        section.fault("channels", "configuration.empty", "'channels' maps nothing")
+    for name in channels.present():
+        mapping = channels.section(name)
+        known = channels.attempt(name, partial(context.asset_type.channel, name))
+        if mapping is None:
+            continue
+        column, symbol = mapping.text("column"), mapping.text("unit")
+        mapping.finish()
+        if symbol is None or column is None:
+            continue
+        quantity = known.quantity if known else None
+        if mapping.attempt("unit", partial(unit, symbol, quantity=quantity)) and known:
+            found.append(ChannelColumn(name, symbol, column))
+    return found
+
+
+def _check_file(recording: CsvRecording, file: str, section: Section, time: Section) -> None:
+    """Note every column that `file` lacks, and a first time that names no instant."""
+    try:
+        with recording.open(file) as lines:
+            heading = recording.cells(_line(lines))
+            first = recording.cells(_line(lines))
+    except (OSError, InvalidInput) as error:
+        section.fault("path", "source.unreadable", f"{file}: {error}")
+        return
+    wanted = [(time, "column", recording.time_column)]
+    channels = section.section("channels")
+    for mapped in recording.columns:
+        mapping = channels and channels.section(mapped.channel)
+        if mapping:
+            wanted.append((mapping, "column", mapped.column))
+    for place, key, column in wanted:
+        if heading.count(column) == 0:
+            told = f"{file} has no column {column!r}"
+            hint = f"its columns: {', '.join(heading)}"[:500]
+            place.fault(key, "mapping.unknown_column", told, hint)
+        elif heading.count(column) > 1:
+            told = f"{file} has {heading.count(column)} columns {column!r}"
+            place.fault(key, "mapping.column_repeated", told)
+    _check_first_time(recording, file, heading, first, time)
+
+
+def _check_first_time(
+    recording: CsvRecording, file: str, heading: list[str], first: list[str], time: Section
+) -> None:
+    if recording.time_format != ISO8601 or len(first) != len(heading):
+        return
+    if recording.time_column not in heading or time.has("zone"):
+        return
+    try:
+        recording.time_reader().read(first[heading.index(recording.time_column)], None)
+    except HeddleError as error:
+        if error.code == "row.zone_missing":
+            _note_zone_missing(time, f"the first time in {file} carries no zone")
+
+
+# --- reading ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvRecording:
+    """Files read one after the other; a position is (file, line, time of that line)."""
+
+    data_dir: Path
+    files: tuple[str, ...]
+    delimiter: str
+    time_column: str
+    time_format: str
+    zone: ZoneInfo | None
+    columns: tuple[ChannelColumn, ...]
+
+    @property
+    def channels(self) -> tuple[tuple[str, str], ...]:
+        """The mapped channels, each as (channel name, unit symbol)."""
+        return tuple((mapped.channel, mapped.unit) for mapped in self.columns)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The files, relative to the folder of recordings."""
+        return self.files
+
+    @property
+    def endless(self) -> bool:
+        """Never: a recording ends with its last file."""
+        return False
+
+    def read(self, after: Position | None) -> Iterator[Block]:
+        """Yield the rows that follow `after`, in blocks of `LINES_PER_BLOCK` lines.
+
+        Raises
+        ------
+        InvalidInput
+            ``source.file_shorter`` when a file ends before the row reading has come to,
+            ``mapping.unknown_column`` when a file has lost a column since the start.
+        """
+        previous_ns = after.time_ns if after else None
+        for part in range(after.part if after else 0, len(self.files)):
+            line_done = after.row if after and after.part == part else 1
+            for block in self._read_file(part, line_done, previous_ns):
+                yield block
+                if len(block.rows):
+                    previous_ns = int(block.rows.times_ns[-1])
+
+    def open(self, file: str) -> TextIO:
+        """Return `file` opened as text; bytes that are not UTF-8 are read as U+FFFD."""
+        return (self.data_dir / file).open(encoding="utf-8-sig", errors="replace")
+
+    def time_reader(self) -> TimeReader:
+        """Return a reader of the recording's times."""
+        return TimeReader(self.time_format, self.zone)
+
+    def cells(self, line: str) -> list[str]:
+        """Return the cells of `line`.
+
+        Raises
+        ------
+        InvalidInput
+            ``row.unreadable`` when a quote is not closed.
+        """
+        text = line.rstrip("\n")
+        if _QUOTE not in text:
+            return text.split(self.delimiter)
+        try:
+            return next(csv.reader([text], delimiter=self.delimiter, strict=True))
+        except csv.Error as error:
+            raise InvalidInput("row.unreadable", f"the row is not CSV: {error}") from error
+
+    def _read_file(self, part: int, line_done: int, previous_ns: int | None) -> Iterator[Block]:
+        file = self.files[part]
+        with self.open(file) as lines:
+            heading = self.cells(_line(lines))
+            for _ in range(line_done - 1):
+                if not _line(lines):
+                    told = f"{file} ends before line {line_done}, up to which it has been read"
+                    raise InvalidInput("source.file_shorter", told, value=file, limit=line_done)
+            block_reader = _BlockReader(self, part, heading)
+            while block := list(islice(iter(lambda: _line(lines), ""), LINES_PER_BLOCK)):
+                read = block_reader.read(block, line_done, previous_ns)
+                line_done += len(block)
+                if len(read.rows):
+                    previous_ns = int(read.rows.times_ns[-1])
+                yield read
+
+
+class _BlockReader:
+    """Turns lines of one file into columns."""
+
+    def __init__(self, recording: CsvRecording, part: int, heading: Sequence[str]) -> None:
+        self._recording = recording
+        self._part = part
+        self._width = len(heading)
+        self._times = recording.time_reader()
+        self._time_at = _index(recording.files[part], heading, recording.time_column)
+        self._value_at = [
+            _index(recording.files[part], heading, mapped.column) for mapped in recording.columns
+        ]
+        self._faults: list[RowFault] = []
+
+    def read(self, lines: Sequence[str], line_done: int, previous_ns: int | None) -> Block:
+        """Return the block of `lines`, the first of which is line ``line_done + 1``."""
+        self._faults = []
+        numbers: list[int] = []
+        times_ns: list[int] = []
+        rows: list[list[str]] = []
+        for number, line in enumerate(lines, line_done + 1):
+            try:
+                cells = self._row(line)
+                if cells is None:
+                    continue
+                time_ns = self._times.read(cells[self._time_at], previous_ns)
+            except InvalidInput as error:
+                self._note(number, error.code, error.message, line.rstrip("\n"))
+                continue
+            previous_ns = time_ns
+            numbers.append(number)
+            times_ns.append(time_ns)
+            rows.append(cells)
+        values = np.empty((len(self._value_at), len(rows)))
+        for index, at in enumerate(self._value_at):
+            values[index] = self._column(index, [row[at] for row in rows], numbers)
+        read = Rows(
+            np.full(len(rows), self._part, np.int64),
+            np.array(numbers, np.int64),
+            np.array(times_ns, np.int64),
+            values,
+        )
+        return Block(read, self._part, line_done + len(lines), tuple(self._faults))
+
+    def _row(self, line: str) -> list[str] | None:
+        """Return the cells of `line`, None for an empty one."""
+        if not line.strip():
+            return None
+        if len(line) >= LINE_LENGTH_MAX:
+            told = f"the row has {LINE_LENGTH_MAX} characters or more"
+            raise InvalidInput("row.too_long", told, limit=LINE_LENGTH_MAX)
+        cells = self._recording.cells(line)
+        if len(cells) != self._width:
+            told = f"the row has {len(cells)} cells, its heading {self._width}"
+            raise InvalidInput("row.cell_count", told, value=len(cells), limit=self._width)
+        return cells
+
+    def _column(self, index: int, texts: list[str], numbers: list[int]) -> FloatArray:
+        """Return the values of a column, NaN where a cell is not a finite number."""
+        try:
+            column = np.array(list(map(float, texts)))
+        except ValueError:
+            return self._column_by_cell(index, texts, numbers)
+        # Python reads "1_000" as a number; whoever wrote the file did not mean one.
+        if np.isfinite(column).all() and "_" not in "".join(texts):
+            return column
+        return self._column_by_cell(index, texts, numbers)
+
+    def _column_by_cell(self, index: int, texts: list[str], numbers: list[int]) -> FloatArray:
+        channel = self._recording.columns[index].channel
+        column = np.empty(len(texts))
+        for at, (text, number) in enumerate(zip(texts, numbers, strict=True)):
+            column[at], code = _value(text)
+            if code:
+                self._note(number, code, f"{text!r:.80} gives no reading", text, channel)
+        return column
+
+    def _note(self, number: int, code: str, message: str, text: str, channel: str = "") -> None:
+        self._faults.append(RowFault(self._part, number, code, message, text, channel))
+
+
+def _value(text: str) -> tuple[float, str]:
+    """Return the number in `text`, or NaN and the reason why there is none."""
+    if not text.strip():
+        return math.nan, "cell.empty"
+    try:
+        value = math.nan if "_" in text else float(text)
+    except ValueError:
+        return math.nan, "cell.not_numeric"
+    if math.isfinite(value):
+        return value, ""
+    return math.nan, "cell.not_numeric" if "_" in text else "cell.not_finite"
+
+
+def _index(file: str, heading: Sequence[str], column: str) -> int:
+    if heading.count(column) != 1:
+        raise InvalidInput(
+            "mapping.unknown_column",
+            f"{file} has {heading.count(column) or 'no'} columns {column!r}",
+            hint=f"its columns: {', '.join(heading)}"[:500],
+            value=column,
+        )
+    return heading.index(column)
+
+
+def _line(lines: TextIO) -> str:
+    """Return the next line, cut where it is longer than `LINE_LENGTH_MAX`; "" at the end."""
+    return lines.readline(LINE_LENGTH_MAX)

@@ -72,7 +72,8 @@ class ServerSettings:
             try:
                 given[name] = parse(text)
             except (ValueError, InvalidInput) as error:
-                faults.append(f"{variable}={text!r}: {error}")
+                told = "…" if name == "database_url" else repr(text)  # it may hold a password
+                faults.append(f"{variable}={told}: {error}")
         if faults:
             raise SettingsInvalid(
                 "settings.invalid",

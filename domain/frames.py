@@ -135,7 +135,9 @@ class Frame:
         """Return the values of channel `index` in SI: float64, shape (n,)."""
         channel = self.header.channels[index]
         # Widened first: a float32 times a Python float would stay a float32.
-        return self.values[index].astype(np.float64, copy=False) * channel.factor + channel.offset
+        with np.errstate(over="ignore"):
+            wide = self.values[index].astype(np.float64, copy=False)
+            return wide * channel.factor + channel.offset
 
     @cached_property
     def clock_groups(self) -> tuple[ClockGroup, ...]:
@@ -149,8 +151,10 @@ class Frame:
                 si[row] = self.values[index]
                 quality[row] = self.qualities[index]
             channels = [self.header.channels[index] for index in indexes]
-            si *= np.array([[channel.factor] for channel in channels])
-            si += np.array([[channel.offset] for channel in channels])
+            # What no SI number can hold becomes infinite, and so out of every range.
+            with np.errstate(over="ignore"):
+                si *= np.array([[channel.factor] for channel in channels])
+                si += np.array([[channel.offset] for channel in channels])
             groups.append(ClockGroup(tuple(indexes), times, si, quality))
         return tuple(groups)
 

@@ -19,6 +19,7 @@ CONNECT_TIMEOUT_S: Final = 10.0
 CONNECTION_LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # an operation met a connection that was just ended
     asyncpg.OperatorInterventionError,  # the server is shutting down or was restarted
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,  # a deadlock or a lost serialisation: the other one won

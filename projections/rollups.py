@@ -345,8 +345,8 @@ _SECOND_COLUMNS: Final = (
     "asset_id",
     "position",
     "clock",
-    "start_s",
-    "end_s",
+    "start_ns",
+    "end_ns",
     "channel",
     "second",
     "first",
@@ -381,7 +381,7 @@ async def _store_seconds(connection: Connection, rows: Sequence[bytes]) -> None:
 
 def _second_row(ledger_id: int, asset_id: str, position: int, clock: int, seconds: Grid) -> bytes:
     """Return the row of a frame's seconds in binary COPY format."""
-    start_s, end_s = int(seconds.bucket[0]), int(seconds.bucket[-1])
+    start_s = int(seconds.bucket[0])
     name = asset_id.encode()
     names = b"".join(struct.pack(">i", len(c)) + c for c in (n.encode() for n in seconds.channels))
     one, two = (len(seconds.channels),), seconds.first.shape
@@ -391,8 +391,8 @@ def _second_row(ledger_id: int, asset_id: str, position: int, clock: int, second
         struct.pack(">i", len(name)) + name,
         struct.pack(">iq", 8, position),
         struct.pack(">ih", 2, clock),
-        struct.pack(">iq", 8, start_s),
-        struct.pack(">iq", 8, end_s),
+        struct.pack(">iq", 8, int(seconds.first_ns.min())),
+        struct.pack(">iq", 8, int(seconds.last_ns.max())),
         _array(_OID_TEXT, one, names),
         _array(_OID_INT4, seconds.bucket.shape, _elements(seconds.bucket - start_s, ">i4")),
         _array(_OID_FLOAT8, two, _elements(seconds.first, ">f8")),
@@ -450,7 +450,8 @@ async def read_extremes(
             """
             select s.start_s, sum(s.reading_count)::integer, min(s.min), max(s.max)
             from rollup_second r, second_statistics(r) s
-            where r.ledger_id = $1 and r.asset_id = $2 and r.end_s >= $4 and r.start_s <= $5
+            where r.ledger_id = $1 and r.asset_id = $2 and r.end_ns >= $4::bigint * 1000000000
+                and r.start_ns < ($5::bigint + 1) * 1000000000
                 and s.channel = $3 and s.start_s between $4 and $5
             group by s.start_s order by s.start_s
             """,

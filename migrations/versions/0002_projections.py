@@ -106,8 +106,8 @@ STATEMENTS = (
     """
     create table rollup_second (
         position bigint not null,
-        start_s bigint not null,
-        end_s bigint not null,
+        start_ns bigint not null,
+        end_ns bigint not null,
         ledger_id smallint not null,
         clock smallint not null,
         asset_id text not null,
@@ -123,7 +123,7 @@ STATEMENTS = (
         primary key (ledger_id, position, clock)
     )
     """,
-    "create index rollup_second_by_time on rollup_second (ledger_id, asset_id, end_s, start_s)",
+    "create index rollup_second_by_time on rollup_second (ledger_id, asset_id, end_ns, start_ns)",
     *(
         f"alter table rollup_second alter column {column} set storage external"
         for column in ("first", "min", "max", "sum", "sum_of_squares", "last")
@@ -133,7 +133,7 @@ STATEMENTS = (
         channel text, start_s bigint, reading_count integer, min float8, max float8, sum float8,
         sum_of_squares float8, first float8, last float8
     ) language sql immutable parallel safe as $$
-        select r.channel[c], r.start_s + r.second[s],
+        select r.channel[c], r.start_ns / 1000000000 + r.second[s],
             coalesce(r.reading_count[c][s], 1),
             coalesce(r.min[c][s], r.first[c][s]), coalesce(r.max[c][s], r.first[c][s]),
             coalesce(r.sum[c][s], r.first[c][s]),
@@ -164,8 +164,8 @@ STATEMENTS = (
         select r.ledger_id, 1 as resolution_s, r.asset_id, s.channel, s.start_s,
             sum(s.reading_count)::integer as reading_count, min(s.min) as min, max(s.max) as max,
             sum(s.sum) as sum, sum(s.sum_of_squares) as sum_of_squares,
-            (array_agg(s.first order by r.start_s, r.position))[1] as first,
-            (array_agg(s.last order by r.end_s desc, r.position desc))[1] as last
+            (array_agg(s.first order by r.start_ns, r.position))[1] as first,
+            (array_agg(s.last order by r.end_ns desc, r.position desc))[1] as last
         from rollup_second r, second_statistics(r) s
         group by r.ledger_id, r.asset_id, s.channel, s.start_s
         union all

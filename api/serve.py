@@ -47,7 +47,8 @@ async def _serve(settings: ServerSettings, database_url: str) -> None:
 def _listening_socket(settings: ServerSettings) -> Iterator[socket.socket]:
     """Yield a socket bound to the settings' address, before anything else is opened."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+    # Named as TCP, so that event loops turn Nagle's delay off on its connections.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.port))

@@ -360,7 +360,7 @@ async def list_assets(
 async def twins_by_asset_id(
     ledger: Ledger, assets: Sequence[AssetRow], now: datetime
 ) -> dict[str, Twin]:
-    """Return the twin of each of `assets`, judged at `now`, in three statements."""
+    """Return the twin of each of `assets`, judged at `now`, from one snapshot of the rows."""
     ids = [asset.asset_id for asset in assets]
     async with (
         ledger.pool.acquire() as connection,
@@ -386,17 +386,27 @@ async def twins_by_asset_id(
             ledger.ledger_id,
             ids,
         )
+    channels_of, setpoints_of, alerts_of = (
+        _by_asset_id(rows) for rows in (channels, setpoints, alerts)
+    )
     return {
         asset.asset_id: _twin(
             asset,
             now,
             position,
-            [row for row in channels if row["asset_id"] == asset.asset_id],
-            [row for row in setpoints if row["asset_id"] == asset.asset_id],
-            [row for row in alerts if row["asset_id"] == asset.asset_id],
+            channels_of.get(asset.asset_id, ()),
+            setpoints_of.get(asset.asset_id, ()),
+            alerts_of.get(asset.asset_id, ()),
         )
         for asset in assets
     }
+
+
+def _by_asset_id(rows: Sequence[asyncpg.Record]) -> dict[str, list[asyncpg.Record]]:
+    grouped: dict[str, list[asyncpg.Record]] = {}
+    for row in rows:
+        grouped.setdefault(row["asset_id"], []).append(row)
+    return grouped
 
 
 async def projection_position(source: Pool | Connection, ledger_id: int, projection: str) -> int:

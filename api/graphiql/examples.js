@@ -7,16 +7,20 @@ window.HEDDLE_EXAMPLES = [
     title: "Every asset and how it is",
     query: `query Assets {
   assets(first: 20) {
-    edges {
-      node {
-        id
-        key
-        type
-        twin {
-          online
-          health {
-            index
-            reasons
+    nodes {
+      assetId
+      title
+      lifecycle
+      twin {
+        connectivity
+        lastReadingAt
+        openAlertCount
+        health {
+          status
+          index
+          reasons {
+            severity
+            message
           }
         }
       }
@@ -30,25 +34,30 @@ window.HEDDLE_EXAMPLES = [
 `,
   },
   {
-    title: "One asset's twin: its last good readings and open alerts",
+    title: "One asset's twin: what each channel reads, in the unit that you like",
     query: `query AssetTwin {
-  asset(key: "pump-01") {
-    key
-    twin {
-      position
-      online
-      readings {
-        channel
-        value
-        unit
-        at
-        ageS
-        quality
-      }
-      openAlerts {
-        code
-        severity
-        raisedAt
+  assets(first: 1) {
+    nodes {
+      assetId
+      twin {
+        asOf
+        position
+        readings {
+          channel
+          value
+          siUnit
+          ageS
+          goodRatio
+          status
+        }
+        pressure: readings(channels: ["pressure"]) {
+          value(unit: "bar")
+        }
+        setpoints {
+          setpoint
+          desired(unit: "l/min")
+          reported(unit: "l/min")
+        }
       }
     }
   }
@@ -58,17 +67,66 @@ window.HEDDLE_EXAMPLES = [
   {
     title: "Readings as columns, at most maxPoints a channel",
     query: `query Readings {
-  asset(key: "pump-01") {
-    readings(
-      channels: ["pressure", "flow"]
-      from: "2020-03-09T10:00:00Z"
-      to: "2020-03-09T11:00:00Z"
-      maxPoints: 500
-    ) {
-      channel
-      unit
-      times
-      values
+  assets(first: 1) {
+    nodes {
+      assetId
+      readings(
+        channels: ["pressure", "flow"]
+        units: [{ channel: "flow", unit: "l/min" }]
+        from: "2020-03-09T10:00:00Z"
+        to: "2020-03-09T11:00:00Z"
+        maxPoints: 500
+      ) {
+        channel
+        unit
+        count
+        timesMs
+        values
+      }
+    }
+  }
+}
+`,
+  },
+  {
+    title: "Open alerts, newest first",
+    query: `query OpenAlerts {
+  alerts(first: 20, filter: { states: [RAISED, ACKNOWLEDGED] }) {
+    nodes {
+      alertId
+      assetId
+      severity
+      message
+      since
+      value(unit: "l/min")
+      limit(unit: "l/min")
+    }
+  }
+}
+`,
+  },
+  {
+    title: "Ask for a set-point; without dryRun it is recorded",
+    query: `mutation DesireFlow {
+  desireSetpoint(
+    input: {
+      idempotencyKey: "a name of your own for this request"
+      assetId: "pump-loop-1"
+      setpoint: "flow"
+      value: 32
+      unit: "l/min"
+      dryRun: true
+    }
+  ) {
+    __typename
+    ... on DesireSetpointSuccess {
+      position
+      version
+    }
+    ... on Error {
+      code
+      message
+      hint
     }
   }
 }
@@ -77,14 +135,20 @@ window.HEDDLE_EXAMPLES = [
   {
     title: "Every event as it is recorded; give a cursor back to resume after it",
     query: `subscription Events {
-  events(after: null, filter: { streams: ["asset:pump-01"] }) {
+  events(after: null) {
     cursor
+    lag
     event {
       position
       stream
       type
       occurredAt
-      recordedAt
+      fact
+      frame {
+        readingCount
+        windowStart
+        windowEnd
+      }
     }
   }
 }

@@ -88,6 +88,11 @@ class OperationContext:
 
         return DataLoader(load)
 
+    def forget(self) -> None:
+        """Drop what was loaded: a command of this operation has changed it."""
+        for name in ("now", "asset_by_asset_id", "twin_by_asset"):
+            self.__dict__.pop(name, None)
+
     async def wait_for(self, position: int | None, *projections: str) -> None:
         """Return once each of `projections` reflects `position`.
 

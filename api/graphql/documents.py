@@ -30,7 +30,7 @@ COMMENTS_MAX: Final = 400
 DEPTH_MAX: Final = 16
 FIELDS_MAX: Final = 2_000
 ALIASES_MAX: Final = 100
-REPEATS_MAX: Final = 100
+REPEATS_MAX: Final = 50
 """Fields that repeat a name beside them; validation compares each pair of them."""
 
 ERRORS_MAX: Final = 20

@@ -93,6 +93,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "alert": ("alertId",),
     "asset": ("assetId",),
     "asset_type": ("assetType",),
+    "event.text_malformed": ("title", "reason", "note"),
     "event.value_not_finite": ("value",),
     "idempotency_key": ("idempotencyKey",),
     "setpoint": ("setpoint",),
@@ -104,25 +105,26 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 """Of a code, or of what stands before its dot: the input field that is at fault."""
 
 
-def member_of(error: HeddleError, fields: Sequence[str]) -> Failure | None:
-    """Return `error` as a member of a result union; None when it is not for clients to expect.
+def member_of(error: BaseException, fields: Sequence[str]) -> Failure | None:
+    """Return `error` as a member of a result union; None when nobody expected it.
 
     Parameters
     ----------
     fields : names of the input's fields
     """
-    member = next((told for kind, told in MEMBERS.items() if isinstance(error, kind)), None)
-    if member is None:
+    failure = expected(error)
+    member = next((told for kind, told in MEMBERS.items() if isinstance(failure, kind)), None)
+    if failure is None or member is None:
         return None
-    candidates = _FIELDS.get(error.code) or _FIELDS.get(error.code.partition(".")[0], ())
+    candidates = _FIELDS.get(failure.code) or _FIELDS.get(failure.code.partition(".")[0], ())
     at_fault = next((name for name in candidates if name in fields), None)
     return member(
-        code=error.code,
-        message=error.message,
-        hint=error.hint,
+        code=failure.code,
+        message=failure.message,
+        hint=failure.hint,
         path=["input"] if at_fault is None else ["input", at_fault],
-        value=Json(error.value),
-        limit=Json(error.limit),
+        value=Json(failure.value),
+        limit=Json(failure.limit),
     )
 
 
@@ -204,4 +206,3 @@ def _cause(error: GraphQLError) -> BaseException:
 
 def _spelled(path: Sequence[str | int] | None) -> str:
     return ".".join(str(part) for part in path or ("request",))
-

@@ -22,9 +22,7 @@ PAGE_FIRST_MAX: Final = 500
 T = TypeVar("T")
 R = TypeVar("R")
 
-First = Annotated[
-    int, strawberry.argument(description=f"How many at most, 1 to {PAGE_FIRST_MAX}.")
-]
+First = Annotated[int, strawberry.argument(description=f"How many at most, 1 to {PAGE_FIRST_MAX}.")]
 After = Annotated[
     Cursor | None,
     strawberry.argument(description="Go on after the item with this cursor; null starts."),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, NewType, TypeVar
+from uuid import UUID
 
 import strawberry
 from strawberry.types.scalar import ScalarDefinition
@@ -70,6 +71,18 @@ def to_ms(times_ns: IntArray) -> FloatColumn:
     return FloatColumn(times_ns // 1_000_000 + times_ns % 1_000_000 / 1e6)
 
 
+def _parse_uuid(value: object) -> UUID:
+    try:
+        return UUID(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise InvalidInput(
+            "uuid.malformed",
+            f"{value!r:.80} is no UUID",
+            hint="32 hexadecimal digits, such as 0198c5a6-7e10-7000-8000-000000000000",
+            value=str(value)[:80],
+        ) from error
+
+
 def _parse_position(value: object) -> Position:
     if type(value) is not int or not 0 <= value <= POSITION_MAX:
         raise InvalidInput(
@@ -106,6 +119,13 @@ SCALARS: Final[Mapping[object, ScalarDefinition]] = {
         specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
         serialize=format_time,
         parse_value=parse_time,
+    ),
+    UUID: strawberry.scalar(
+        name="UUID",
+        description="A UUID in its canonical form, such as `0198c5a6-7e10-7000-8000-000000000000`.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc9562",
+        serialize=str,
+        parse_value=_parse_uuid,
     ),
     Position: strawberry.scalar(
         name="Position",

@@ -10,6 +10,7 @@ import strawberry
 
 from api.graphql.alerts.types import Alert, AlertFilter
 from api.graphql.context import MinPosition, OperationContext, OperationInfo
+from api.graphql.fields import field
 from api.graphql.filters import chosen
 from api.graphql.relay import (
     After,
@@ -32,7 +33,7 @@ CURSOR_KIND: Final = "alerts"
 class AlertQueries:
     """Root fields."""
 
-    @strawberry.field(description="The alert with this natural key; null where there is none.")
+    @field(description="The alert with this natural key; null where there is none.")
     async def alert(
         self,
         info: OperationInfo,
@@ -44,7 +45,7 @@ class AlertQueries:
         row = await find_alert(info.context.ledger, alert_id)
         return None if row is None else Alert.of(row)
 
-    @strawberry.field(description="Alerts of all assets, newest first.")
+    @field(description="Alerts of all assets, newest first.")
     async def alerts(
         self,
         info: OperationInfo,
@@ -88,9 +89,7 @@ async def resolve_alerts(
     ledger = context.ledger
     before = None if after is None else decode_position_cursor(after, CURSOR_KIND, ledger.name)
     async with context.reads:
-        position = await projection_position(
-            ledger.pool, ledger.ledger_id, AlertProjection.name
-        )
+        position = await projection_position(ledger.pool, ledger.ledger_id, AlertProjection.name)
         rows = await list_alerts(
             ledger,
             before=before,

@@ -8,7 +8,8 @@ from uuid import UUID
 
 import strawberry
 
-from api.graphql.context import OperationInfo
+from api.graphql.context import OperationContext, OperationInfo
+from api.graphql.fields import field
 from api.graphql.relay import Node, encode_id
 from api.graphql.scalars import Position, described_enum
 from api.graphql.units import InUnit, in_unit
@@ -43,17 +44,23 @@ described_enum(
 
 
 @strawberry.input(description="Which alerts are wanted; what is null or empty does not restrict.")
-class AlertFilter:
-    """What restricts a list of alerts."""
+class AssetAlertFilter:
+    """What restricts a list of one asset's alerts."""
 
-    asset_ids: list[str] | None = strawberry.field(
-        default=None, description="Alerts of these assets, at most 100."
-    )
     severities: list[Severity] | None = strawberry.field(
         default=None, description="Alerts of these severities."
     )
     states: list[AlertState] | None = strawberry.field(
         default=None, description="Alerts that stand so."
+    )
+
+
+@strawberry.input(description="Which alerts are wanted; what is null or empty does not restrict.")
+class AlertFilter(AssetAlertFilter):
+    """What restricts a list of alerts."""
+
+    asset_ids: list[str] | None = strawberry.field(
+        default=None, description="Alerts of these assets, at most 100."
     )
 
 
@@ -105,7 +112,7 @@ class Alert(Node):
             position=Position(row.position),
         )
 
-    @strawberry.field(description="The asset that it speaks of.")
+    @field(description="The asset that it speaks of.")
     async def asset(
         self, info: OperationInfo
     ) -> Annotated[Asset, strawberry.lazy("api.graphql.assets.types")]:
@@ -114,17 +121,17 @@ class Alert(Node):
 
         return Asset.of(await self._asset(info.context))
 
-    @strawberry.field(description="The channel's value when it was raised.")
+    @field(description="The channel's value when it was raised.")
     async def value(self, info: OperationInfo, unit: InUnit = None) -> float:
         """Return the value in `unit`."""
         return await self._in_unit(info.context, self.row.value, unit)
 
-    @strawberry.field(description="The limit that the value was held against.")
+    @field(description="The limit that the value was held against.")
     async def limit(self, info: OperationInfo, unit: InUnit = None) -> float:
         """Return the limit in `unit`."""
         return await self._in_unit(info.context, self.row.limit, unit)
 
-    @strawberry.field(description="SI unit of `value` and `limit`.")
+    @field(description="SI unit of `value` and `limit`.")
     async def si_unit(self, info: OperationInfo) -> str:
         """Return the SI unit of the alert's channel."""
         return (await self._channel(info.context)).si_unit

@@ -17,6 +17,7 @@ from api.graphql.events.types import (
     ProjectionState,
     event_cursor,
 )
+from api.graphql.fields import field
 from api.graphql.filters import chosen
 from api.graphql.relay import (
     After,
@@ -35,16 +36,14 @@ from eventlog import reading
 from eventlog.ledger import Ledger
 from eventlog.reading import PAGE_BYTES_MAX, PayloadOf, read_page
 
-Filter = Annotated[
-    EventFilter | None, strawberry.argument(description="Which events are wanted.")
-]
+Filter = Annotated[EventFilter | None, strawberry.argument(description="Which events are wanted.")]
 
 
 @strawberry.type
 class EventQueries:
     """Root fields."""
 
-    @strawberry.field(
+    @field(
         description="Events in the order of the log, oldest first. A page may hold fewer than "
         "`first` where their payloads are large; `pageInfo.hasNextPage` says whether to go on."
     )
@@ -64,7 +63,7 @@ class EventQueries:
             payloads=payloads_for(info.selected_fields),
         )
 
-    @strawberry.field(description="Where the log and its projections stand.")
+    @field(description="Where the log and its projections stand.")
     async def log(self, info: OperationInfo) -> LogState:
         """Return the state of the log."""
         services = info.context.services

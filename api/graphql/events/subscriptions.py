@@ -7,7 +7,6 @@ nothing is lost while the database is away.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -18,6 +17,7 @@ import strawberry
 from api.graphql.context import OperationInfo
 from api.graphql.events.queries import Filter, event_filter, payloads_for, position_after
 from api.graphql.events.types import CURSOR_KIND, Event, EventMessage, event_cursor
+from api.graphql.fields import subscription
 from api.graphql.relay import encode_cursor
 from api.graphql.scalars import Cursor, Position
 from domain.errors import Unavailable
@@ -26,23 +26,24 @@ from eventlog.envelope import RecordedEvent
 from eventlog.reading import EventFilter, PayloadOf
 from eventlog.tail import Tail
 
-logger = logging.getLogger("heddle.graphql")
-
-AWAY_S_MAX: Final = 60.0
+RETRIES_MAX: Final = 18
 RETRY_DELAY_S: Final = 0.1
 RETRY_DELAY_S_MAX: Final = 5.0
+QUIET_S: Final = 30.0
+"""An attempt that failed only after so long had reached the log before."""
 
 
 @strawberry.type(description="Streams of messages, over graphql-transport-ws.")
 class EventSubscriptions:
     """Root fields."""
 
-    @strawberry.subscription(
+    @subscription(
         description="Every wanted event after the cursor `after`, once and in order, and then each "
         "as it is recorded. Without `after` it starts with the next event. After a broken "
         "connection resume with the cursor of the last message that was dealt with: nothing is "
         "lost, and at most what was under way comes again. While the log cannot be read it waits; "
-        "after 60 s it ends with `log.unavailable`, whose `value` is the cursor to resume from."
+        "after a minute or so it ends with `log.unavailable`, whose `value` is the cursor to "
+        "resume from."
     )
     async def events(
         self,
@@ -76,18 +77,17 @@ async def follow_patiently(
     wanted: EventFilter,
     payloads: PayloadOf,
     *,
-    away_s_max: float = AWAY_S_MAX,
+    retries_max: int = RETRIES_MAX,
 ) -> AsyncGenerator[RecordedEvent, None]:
     """Yield what `tail` follows beyond `after`, and go on where it was once the log is back.
 
     Raises
     ------
     Unavailable
-        ``log.unavailable`` after `away_s_max` without the log; its value is the cursor from
-        which to resume
+        ``log.unavailable`` after `retries_max` attempts in a row that failed; its value is the
+        cursor from which to resume
     """
-    delay_s = RETRY_DELAY_S
-    last_success = time.monotonic()
+    failures = 0
     while True:
         started = time.monotonic()
         try:
@@ -95,7 +95,17 @@ async def follow_patiently(
                 async for event in events:
                     yield event
                     after = event.position
-                    last_success, delay_s = time.monotonic(), RETRY_DELAY_S
+                    failures = 0
         except CONNECTION_LOST as error:
-            away_s = time.monotonic() - max(last_success, started)
-            pass
+            if time.monotonic() - started > QUIET_S:
+                failures = 0
+            failures += 1
+            if failures > retries_max:
+                cursor = encode_cursor(CURSOR_KIND, tail.ledger.name, after)
+                raise Unavailable(
+                    "log.unavailable",
+                    f"ledger {tail.ledger.name!r} cannot be read",
+                    hint="subscribe again after the cursor in `value`; nothing is lost",
+                    value=cursor,
+                ) from error
+            await asyncio.sleep(min(RETRY_DELAY_S * 2.0 ** (failures - 1), RETRY_DELAY_S_MAX))

@@ -22,6 +22,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from api.graphql.endpoint import graphql_routes
+from api.graphql.relay import encode_cursor
+from api.graphql.scalars import Cursor
 from api.services import Services
 from api.settings import ServerSettings
 from domain.asset import AssetCommand, CommissionAsset, RegisterAsset, telemetry_stream
@@ -112,7 +114,7 @@ class Server:
     async def command(self, command: AssetCommand, *, actor: str = "user:test") -> Handled:
         """Handle `command` and wait until it is reflected."""
         handled = await handle(
-            self.services.ledger,
+            self.ledger,
             command,
             actor=actor,
             occurred_at=self.clock.now,
@@ -130,7 +132,7 @@ class Server:
 
     async def record(self, *frames: Frame) -> Appended:
         """Append `frames` and wait until they are reflected."""
-        appended = await self.services.ledger.append(
+        appended = await self.ledger.append(
             [
                 new_frame(
                     telemetry_stream(frame.header.asset),
@@ -144,9 +146,18 @@ class Server:
         await self.settle()
         return appended
 
+    @property
+    def ledger(self) -> Ledger:
+        """The log that is served."""
+        return self.services.ledger
+
+    def cursor(self, position: int) -> Cursor:
+        """Return the cursor after the event at `position`."""
+        return encode_cursor("events", self.ledger.name, position)
+
     async def settle(self) -> int:
         """Wait until every projection has reached the head of the log; return it."""
-        head = await self.services.ledger.head()
+        head = await self.ledger.head()
         for runner in self.services.runners.values():
             await runner.wait_for(head, WAIT_S)
         return head
@@ -155,7 +166,7 @@ class Server:
     async def statements(self) -> AsyncIterator[list[str]]:
         """Yield a list that fills with every SQL statement that is executed meanwhile."""
         await self.settle()
-        pool = self.services.ledger.pool
+        pool = self.ledger.pool
         executed: list[str] = []
 
         watching = True
@@ -214,6 +225,7 @@ class Server:
             subprotocols=[Subprotocol("graphql-transport-ws")],
             additional_headers=headers,
             max_size=None,
+            max_queue=None,
             proxy=None,
         ) as connection:
             opened = Socket(connection)
@@ -274,7 +286,12 @@ class Socket:
 
 @asynccontextmanager
 async def serving(database_url: str, **settings: Any) -> AsyncIterator[Server]:
-    """Serve GraphQL on the migrated database at `database_url`, on a free loopback port."""
+    """Serve GraphQL on the migrated database at `database_url`, on a free loopback port.
+
+    Parameters
+    ----------
+    settings : of `ServerSettings`
+    """
     async with AsyncExitStack() as stack:
         clock = Clock()
         services = await stack.enter_async_context(_services(database_url, clock, settings))
@@ -290,7 +307,8 @@ async def _services(
     async with AsyncExitStack() as stack:
         pool = await create_pool(database_url)
         stack.push_async_callback(pool.close)
-        ledger = await Ledger.open(pool, LEDGER)
+        configured = ServerSettings(**settings)
+        ledger = await Ledger.open(pool, configured.ledger)
         stack.push_async_callback(ledger.close)
         tail = Tail(ledger, database_url)
         stack.push_async_callback(tail.close)
@@ -300,12 +318,14 @@ async def _services(
             runner = ProjectionRunner(projection, tail)
             stack.push_async_callback(runner.close)
             runners[projection.name] = runner
-        yield Services(ServerSettings(**settings), ledger, tail, runners, now=clock)
+        yield Services(configured, ledger, tail, runners, now=clock)
 
 
 @asynccontextmanager
 async def _listening(services: Services) -> AsyncIterator[str]:
-    listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio switches Nagle's algorithm off only where the protocol is named.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         Starlette(routes=graphql_routes(services)),
         log_level="error",

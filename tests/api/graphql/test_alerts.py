@@ -111,7 +111,7 @@ async def test_unknown_alert_is_null(empty_server: Server) -> None:
 async def test_alert_id_that_is_none_is_refused(empty_server: Server) -> None:
     document = "query($id: UUID!) { alert(alertId: $id) { alertId } }"
 
-    assert await empty_server.code(document, id="the red one") == "graphql.invalid"
+    assert await empty_server.code(document, id="the red one") == "uuid.malformed"
 
 
 async def test_value_of_an_alert_in_a_unit_of_another_quantity_is_refused(server: Server) -> None:

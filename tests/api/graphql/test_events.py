@@ -36,7 +36,7 @@ def positions(page: dict[str, Any]) -> list[int]:
 
 async def test_fact_tells_its_whole_envelope(server: Server) -> None:
     await server.register("pump-1")
-    (recorded,) = await read_page(server.services.ledger, 0)
+    (recorded,) = await read_page(server.ledger, 0)
     assert recorded.payload is not None
 
     data = await server.ask(
@@ -52,7 +52,7 @@ async def test_fact_tells_its_whole_envelope(server: Server) -> None:
     assert event.pop("id")
     assert event == {
         "position": 1,
-        "cursor": encode_cursor("events", LEDGER, 1),
+        "cursor": server.cursor(1),
         "stream": "asset:pump-1",
         "version": 1,
         "type": "asset.registered",
@@ -253,10 +253,10 @@ async def test_log_tells_where_it_and_its_projections_stand(server: Server) -> N
     log = (await server.ask(LOG))["log"]
 
     assert log == {
-        "ledger": LEDGER,
+        "ledger": server.ledger.name,
         "position": 2,
-        "start": encode_cursor("events", LEDGER, 0),
-        "end": encode_cursor("events", LEDGER, 2),
+        "start": server.cursor(0),
+        "end": server.cursor(2),
         "projections": [
             {"name": "twins", "position": 2, "lag": 0, "failure": None},
             {"name": "alerts", "position": 2, "lag": 0, "failure": None},

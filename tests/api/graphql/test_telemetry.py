@@ -177,7 +177,8 @@ async def test_long_columns_are_thinned_and_keep_their_peaks(server: Server) -> 
     )
 
     assert flow["count"] == 5000
-    assert len(flow["values"]) == len(flow["timesMs"]) == len(flow["qualities"]) == 50
+    assert 25 < len(flow["values"]) <= 50
+    assert len(flow["timesMs"]) == len(flow["qualities"]) == len(flow["values"])
     assert max(flow["values"]) == pytest.approx(100)
     assert min(flow["values"]) == pytest.approx(10)
     assert flow["timesMs"] == sorted(flow["timesMs"])

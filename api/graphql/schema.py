@@ -1,0 +1,109 @@
+"""The schema: what the domains declare, put together; run as a program, it prints its SDL.
+
+::
+
+    python -m api.graphql.schema                # print the SDL
+    python -m api.graphql.schema --write        # bring api/graphql/schema.graphql up to date
+    python -m api.graphql.schema --check        # fail when that file is out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import strawberry
+from graphql import GraphQLError, GraphQLSchema
+from strawberry.extensions import SchemaExtension
+from strawberry.schema.config import StrawberryConfig
+from strawberry.types import ExecutionContext
+
+from api.graphql.alerts.mutations import AlertMutations
+from api.graphql.alerts.queries import AlertQueries
+from api.graphql.assets.mutations import AssetMutations
+from api.graphql.assets.queries import AssetQueries
+from api.graphql.events.queries import EventQueries
+from api.graphql.events.subscriptions import EventSubscriptions
+from api.graphql.node import NodeQueries
+from api.graphql.scalars import SCALARS
+
+SDL_FILE: Final = Path(__file__).with_name("schema.graphql")
+
+
+@strawberry.type(description="What can be asked.")
+class Query(AssetQueries, AlertQueries, EventQueries, NodeQueries):
+    """All root fields that read."""
+
+
+@strawberry.type(
+    description="What can be done. Expected failures are members of each result's union."
+)
+class Mutation(AssetMutations, AlertMutations):
+    """All root fields that write."""
+
+
+@strawberry.type(description="What can be listened to, resumable after any message.")
+class Subscription(EventSubscriptions):
+    """All root fields that stream."""
+
+
+class HeddleSchema(strawberry.Schema):
+    """A schema whose errors are told and logged by `api.graphql.errors` alone."""
+
+    @property
+    def core(self) -> GraphQLSchema:
+        """The schema as graphql-core knows it."""
+        return self._schema
+
+    def process_errors(
+        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
+    ) -> None:
+        """Leave errors to whoever answers the request."""
+
+
+def create_schema(extensions: Sequence[type[SchemaExtension]] = ()) -> HeddleSchema:
+    """Return the schema."""
+    return HeddleSchema(
+        query=Query,
+        mutation=Mutation,
+        subscription=Subscription,
+        extensions=extensions,
+        config=StrawberryConfig(scalar_map=SCALARS),
+    )
+
+
+def sdl() -> str:
+    """Return the schema in GraphQL's schema definition language."""
+    return create_schema().as_str() + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print, write or check the SDL; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m api.graphql.schema", description=__doc__)
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--write", action="store_true", help=f"write {SDL_FILE.name}")
+    choice.add_argument("--check", action="store_true", help=f"fail when {SDL_FILE.name} differs")
+    chosen = parser.parse_args(arguments)
+    current = sdl()
+    if chosen.write:
+        SDL_FILE.write_text(current)
+    elif chosen.check:
+        committed = SDL_FILE.read_text() if SDL_FILE.exists() else ""
+        difference = difflib.unified_diff(
+            committed.splitlines(), current.splitlines(), SDL_FILE.name, "code", lineterm=""
+        )
+        lines = list(difference)
+        if lines:
+            sys.stderr.write("\n".join([*lines, "run: python -m api.graphql.schema --write", ""]))
+            return 1
+    else:
+        sys.stdout.write(current)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

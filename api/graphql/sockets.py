@@ -1,0 +1,132 @@
+"""graphql-transport-ws: many operations over one WebSocket, each with a context of its own.
+
+The protocol's states are Strawberry's; what an operation is, and how it fails, is ours: an
+error ends its operation, never the socket.
+
+References
+----------
+GraphQL over WebSocket Protocol (graphql-transport-ws), github.com/enisdenjo/graphql-ws.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from graphql import OperationType
+from starlette.websockets import WebSocketState
+from strawberry.asgi import ASGIWebSocketAdapter
+from strawberry.http.exceptions import WebSocketDisconnected
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
+    BaseGraphQLTransportWSHandler,
+    Operation,
+)
+from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
+    Message,
+    SubscribeMessage,
+)
+
+from api.graphql.documents import DocumentRefused
+from api.graphql.errors import current_trace_id, masked
+from api.graphql.operations import OperationRequest, Operations, Payload, refusal
+from domain.errors import HeddleError, InvalidInput
+
+if TYPE_CHECKING:
+    from api.graphql.endpoint import GraphQLEndpoint
+
+logger = logging.getLogger("heddle.graphql")
+
+REASON_BYTES_MAX: Final = 123  # RFC 6455, section 5.5
+
+
+class TextAdapter(ASGIWebSocketAdapter):
+    """A socket that ends its operations once it is closed."""
+
+    async def send_json(self, message: Mapping[str, object]) -> None:
+        """Send one message, and wait until there is room for it on the way to the client."""
+        if self.ws.application_state is WebSocketState.DISCONNECTED:
+            raise WebSocketDisconnected
+        await super().send_json(message)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the socket; what a client wrote may be longer than a reason may be."""
+        await super().close(code, reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore"))
+
+
+class OperationsHandler(BaseGraphQLTransportWSHandler[Any, None]):
+    """Serves one socket."""
+
+    async def handle_message(self, message: Message) -> None:
+        """Deal with one message of the client."""
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            await self.handle_invalid_message("a message is an object with a type")
+            return
+        if message["type"] in ("subscribe", "complete") and not (
+            isinstance(message.get("id"), str) and message["id"]
+        ):
+            await self.handle_invalid_message("the message has no id")
+            return
+        await super().handle_message(message)
+
+    async def handle_subscribe(self, message: SubscribeMessage) -> None:
+        """Start an operation, unless the message is none."""
+        try:
+            OperationRequest.of(message["payload"])
+        except InvalidInput as error:
+            await self.handle_invalid_message(error.message)
+            return
+        await super().handle_subscribe(message)
+
+    async def run_operation(self, operation: Operation[Any, None]) -> None:
+        """Run one operation to its end."""
+        try:
+            try:
+                refused = await self._run(operation)
+            except DocumentRefused as error:
+                refused = refusal(*error.errors)
+            except HeddleError as error:
+                refused = refusal(error)
+            except WebSocketDisconnected:
+                raise
+            except Exception:
+                trace_id = current_trace_id()
+                logger.exception("graphql: an operation failed, trace %s", trace_id)
+                message, extensions = masked(trace_id)
+                refused = {"errors": [{"message": message, "extensions": extensions}]}
+            if refused is None:
+                await operation.send_operation_message({"id": operation.id, "type": "complete"})
+            else:
+                await operation.send_operation_message(
+                    {"id": operation.id, "type": "error", "payload": refused["errors"]}
+                )
+        except WebSocketDisconnected:
+            pass  # the socket's own loop ends, and with it whatever else runs on it
+
+    async def _run(self, operation: Operation[Any, None]) -> Payload | None:
+        """Send the results of `operation`; return the one that ended it, if it did not complete."""
+        operations = self._operations
+        prepared = operations.prepare(
+            OperationRequest(operation.query, operation.variables, operation.operation_name),
+            self.view.get_websocket_headers(cast("TextAdapter", self.websocket).ws),
+        )
+        if prepared.type is not OperationType.SUBSCRIPTION:
+            return await self._send(operation, await operations.execute(prepared))
+        async with aclosing(operations.stream(prepared)) as payloads:
+            async for payload in payloads:
+                if (refused := await self._send(operation, payload)) is not None:
+                    return refused
+        return None
+
+    async def _send(self, operation: Operation[Any, None], payload: Payload) -> Payload | None:
+        if "data" not in payload:
+            return payload
+        await operation.send_operation_message(
+            {"id": operation.id, "type": "next", "payload": cast("Any", payload)}
+        )
+        return None
+
+    @property
+    def _operations(self) -> Operations:
+        return cast("GraphQLEndpoint", self.view).operations

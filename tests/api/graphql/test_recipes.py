@@ -1,0 +1,97 @@
+"""The recipes of docs/api.md, taken from the page and run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.api.graphql.server import Server, frame_of
+
+pytestmark = pytest.mark.anyio
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """Return the page's code blocks in `language`."""
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+async def test_curl_bodies_are_answered(server: Server) -> None:
+    bodies = re.findall(r"-d '(\{.*?\})'", PAGE, re.DOTALL)
+
+    assert len(bodies) == 2
+    for body in bodies:
+        response = await server.http.post(
+            "/graphql", content=body, headers={"Content-Type": "application/json"}
+        )
+        assert "errors" not in response.json()
+
+
+async def test_setpoint_is_desired_as_the_page_says(server: Server) -> None:
+    await server.register("pump-loop-1")
+    (document,) = [block for block in blocks("graphql") if "mutation" in block]
+    (variables,) = blocks("json")
+
+    data = await server.ask(document, **orjson.loads(variables))
+
+    assert data["desireSetpoint"]["asset"]["twin"]["setpoints"] == [
+        {"setpoint": "flow", "desired": pytest.approx(32)}
+    ]
+
+
+async def test_readings_come_as_the_page_says(server: Server) -> None:
+    await server.register("pump-loop-1")
+    await server.record(frame_of("pump-loop-1", {"pressure": ("bar", [0.5, 0.6])}))
+    (document,) = [block for block in blocks("graphql") if "readings(" in block]
+
+    data = await server.ask(
+        document,
+        asset="pump-loop-1",
+        **{"from": "2020-03-09T10:00:00Z", "to": "2020-03-09T12:00:00Z"},
+    )
+
+    pressure, flow = data["asset"]["readings"]
+    assert (pressure["unit"], pressure["values"]) == ("bar", [pytest.approx(0.5)])
+    assert flow["values"] == []
+
+
+async def test_pages_are_turned_as_the_page_says(server: Server) -> None:
+    await server.register("a", commission=True)
+    (document,) = [block for block in blocks("graphql") if "hasNextPage" in block]
+
+    data = await server.ask(document, after=None)
+
+    assert data["assets"]["nodes"] == [{"assetId": "a", "title": "Pump a", "version": 2}]
+
+
+async def test_log_is_followed_and_resumed_as_the_page_says(
+    server: Server,
+) -> None:
+    (source,) = [block for block in blocks("python") if "async def follow" in block]
+    recipe: dict[str, Any] = {}
+    exec(compile(source, "docs/api.md", "exec"), recipe)
+    await server.register("a", "b", "c")
+    start = (await server.ask("{ log { start } }"))["log"]["start"]
+    received = []
+
+    messages = recipe["follow"](server.url.replace("http", "ws") + "/graphql", start)
+    async for message in messages:
+        received.append(message["event"]["position"])
+        if len(received) == 2:
+            break
+    await messages.aclose()
+    # A client that had dealt with the first message alone.
+    cursor = (await server.ask("{ events(first: 1) { nodes { cursor } } }"))["events"]["nodes"][0]
+    messages = recipe["follow"](server.url.replace("http", "ws") + "/graphql", cursor["cursor"])
+    async for message in messages:
+        received.append(message["event"]["position"])
+        if len(received) == 4:
+            break
+    await messages.aclose()
+
+    assert received == [1, 2, 2, 3]

@@ -18,7 +18,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from domain.asset import telemetry_stream
-from domain.frames import FloatArray, IntArray, Quality
+from domain.frames import FloatArray, IntArray
 from domain.units import unit
 from eventlog.database import create_pool
 from eventlog.embedded import EmbeddedPostgres
@@ -185,7 +185,7 @@ async def _assert_rollups_equal_numpy(pool: asyncpg.Pool[Any], asset: str, name:
 
 def _buckets(seconds: IntArray, si: FloatArray, width_s: int) -> list[tuple[float, ...]]:
     """Return the rollup as one would write it down: bucket by bucket."""
-    found = []
+    found: list[tuple[float, ...]] = []
     for start in np.unique(seconds // width_s * width_s).tolist():
         values = si[(seconds >= start) & (seconds < start + width_s)]
         squares = float((values**2).sum())

@@ -93,7 +93,11 @@ class FrameWindow:
 
 @dataclass(frozen=True)
 class RecordedEvent:
-    """An event as the log holds it. `payload` is None once it was archived or erased."""
+    """An event as the log holds it.
+
+    `source` and `sequence` are its sender's own number for it, where it has one; `payload` is
+    None where the reader did not ask for it, and once it was archived or erased.
+    """
 
     ledger: str
     position: int
@@ -108,6 +112,8 @@ class RecordedEvent:
     correlation_id: uuid.UUID | None
     causation_id: uuid.UUID | None
     traceparent: str | None
+    source: str | None
+    sequence: int | None
     payload: bytes | None
     payload_sha256: bytes
     leaf_hash: bytes

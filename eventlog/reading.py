@@ -19,7 +19,7 @@ PAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 
 _COLUMNS: Final = """
     position, stream, version, type, schema_version, event_id, occurred_at, recorded_at, actor,
-    correlation_id, causation_id, traceparent, payload_sha256, leaf_hash,
+    correlation_id, causation_id, traceparent, source, sequence, payload_sha256, leaf_hash,
     window_start_ns, window_end_ns, reading_count, statistics
 """
 
@@ -229,6 +229,8 @@ def _recorded(ledger: str, row: asyncpg.Record) -> RecordedEvent:
         correlation_id=row["correlation_id"],
         causation_id=row["causation_id"],
         traceparent=row["traceparent"],
+        source=row["source"],
+        sequence=row["sequence"],
         payload=row["payload"],
         payload_sha256=row["payload_sha256"],
         leaf_hash=row["leaf_hash"],

@@ -7,6 +7,7 @@ again after a crash commands the same once more and the log recognises it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import struct
 import uuid
@@ -39,6 +40,7 @@ from projections.alert_rules import (
     Transition,
     advance,
 )
+from projections.runner import EVENTS_AT_ONCE
 
 logger = logging.getLogger("heddle.projections")
 
@@ -76,7 +78,9 @@ class AlertPolicy:
         types = await _asset_types(connection, ledger, events)
         memories = await _load_memories(connection, ledger.ledger_id, types)
         touched: set[tuple[str, str]] = set()
-        for event in events:
+        for number, event in enumerate(events):
+            if number % EVENTS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             asset_id = event.stream.partition(":")[2]
             described = types.get(asset_id)
             if not event.is_frame or described is None:

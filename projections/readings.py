@@ -7,6 +7,7 @@ back, chosen by MinMaxLTTB so that peaks stay visible; the lowest and the highes
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +28,9 @@ POINTS_MAX: Final = 10_000
 RAW_READINGS_MAX: Final = 2_000_000
 ROLLUP_BUCKETS_MAX: Final = 200_000
 FRAMES_PAGE: Final = 500
+FRAMES_AT_ONCE: Final = 16
+"""Frames decoded before others get their turn on the event loop."""
+
 SECOND_NS: Final = 1_000_000_000
 
 _DOWNSAMPLER = MinMaxLTTBDownsampler()  # type: ignore[no-untyped-call]
@@ -138,7 +142,9 @@ async def _read_raw(
         ledger, stream, start_ns=start_ns, end_ns=end_ns, limit=FRAMES_PAGE, after=after
     ):
         after = (frames[-1].frame.window_end_ns, frames[-1].position)
-        for event in frames:
+        for number, event in enumerate(frames):
+            if number % FRAMES_AT_ONCE == 0:
+                await asyncio.sleep(0)
             for index, header in enumerate(event.frame.header.channels):
                 if header.name in parts:
                     parts[header.name].append(

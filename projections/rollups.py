@@ -13,6 +13,7 @@ like any other.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -27,6 +28,7 @@ from eventlog.database import Connection
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf
+from projections.runner import EVENTS_AT_ONCE
 
 SECOND_NS: Final = 1_000_000_000
 MINUTE_S: Final = 60
@@ -53,7 +55,9 @@ class RollupProjection:
         rows: list[bytes] = []
         minutes: list[Buckets] = []
         hours: list[Buckets] = []
-        for event in events:
+        for number, event in enumerate(events):
+            if number % EVENTS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             asset_id = event.stream.partition(":")[2]
             for clock, seconds in enumerate(frame_seconds(event.frame)):
                 rows.append(_second_row(ledger.ledger_id, asset_id, event.position, clock, seconds))

@@ -26,6 +26,9 @@ logger = logging.getLogger("heddle.projections")
 tracer = trace.get_tracer("heddle.projections")
 
 BATCH_EVENTS_MAX: Final = 1_000
+EVENTS_AT_ONCE: Final = 16
+"""Frames that a fold works on before others get their turn on the event loop."""
+
 IDLE_WAIT_S: Final = 30.0
 RETRY_DELAY_S: Final = 1.0
 FAILED_RETRY_DELAY_S: Final = 30.0

@@ -157,14 +157,8 @@ def event_filter(filter: EventFilter | None) -> reading.EventFilter:
 
 
 def payloads_for(selections: Iterable[Selection]) -> PayloadOf:
-    """Return which payloads have to be read to answer `selections`.
-
-    Of a frame nothing but its sequence stands in the payload, which may be megabytes long.
-    """
-    names = set(_names(selections))
-    if "sequence" in names:
-        return PayloadOf.ALL
-    return PayloadOf.FACTS if "fact" in names else PayloadOf.NONE
+    """Return which payloads have to be read to answer `selections`: never those of frames."""
+    return PayloadOf.FACTS if "fact" in set(_names(selections)) else PayloadOf.NONE
 
 
 def _names(selections: Iterable[Selection]) -> Iterable[str]:

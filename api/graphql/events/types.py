@@ -11,7 +11,7 @@ import strawberry
 
 from api.graphql.relay import Node, encode_cursor, encode_id
 from api.graphql.scalars import Cursor, Json, Position
-from domain.frames import peek, time_from_ns, unpack_statistics
+from domain.frames import time_from_ns, unpack_statistics
 from eventlog.envelope import RecordedEvent
 
 EVENT: Final = "Event"
@@ -39,9 +39,7 @@ class Frame:
     """What the log says of a frame without its readings."""
 
     agent: str = strawberry.field(description="The agent that recorded it.")
-    sequence: Position | None = strawberry.field(
-        description="Its number within the agent, from 1; null once the payload was archived."
-    )
+    sequence: Position = strawberry.field(description="Its number within the agent, from 1.")
     window_start: datetime = strawberry.field(description="Time of its first reading.")
     window_end: datetime = strawberry.field(description="Time of its last reading.")
     reading_count: int = strawberry.field(description="Readings of all its channels together.")
@@ -51,11 +49,12 @@ class Frame:
     def of(cls, event: RecordedEvent) -> Frame:
         """Return the outline of the frame that `event` recorded."""
         assert event.window is not None, "a frame has a window"
+        assert event.sequence is not None, "a frame is numbered by its agent"
         window = event.window
         names, _ = unpack_statistics(window.statistics)
         return cls(
             agent=event.actor.removeprefix("agent:"),
-            sequence=None if event.payload is None else Position(peek(event.payload).sequence),
+            sequence=Position(event.sequence),
             window_start=time_from_ns(window.start_ns),
             window_end=time_from_ns(window.end_ns),
             reading_count=window.reading_count,

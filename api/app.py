@@ -16,6 +16,8 @@ from api.graphql.endpoint import graphql_routes
 from api.ingest import IngestEndpoint
 from api.services import Services
 from api.settings import ServerSettings
+from api.transparency import open_signer, transparency_routes
+from eventlog.checkpoints import CheckpointPublisher
 from eventlog.database import CONNECTION_LOST, create_pool
 from eventlog.ledger import Ledger
 from eventlog.tail import Tail
@@ -48,7 +50,10 @@ async def open_services(settings: ServerSettings, database_url: str) -> AsyncIte
             runner = ProjectionRunner(projection, tail)
             stack.push_async_callback(runner.close)
             runners[projection.name] = runner
-        yield Services(settings, ledger, tail, runners)
+        signer = await open_signer(pool, settings)
+        checkpoints = CheckpointPublisher(signer, interval_s=settings.checkpoint_interval_s)
+        stack.push_async_callback(checkpoints.close)
+        yield Services(settings, ledger, tail, runners, checkpoints)
 
 
 def create_app(services: Services) -> Starlette:
@@ -61,6 +66,7 @@ def create_app(services: Services) -> Starlette:
             Route("/readyz", health.ready, methods=["GET"]),
             Route("/v1/frames", IngestEndpoint(services).__call__, methods=["POST"]),
             *graphql_routes(services),
+            *(transparency_routes(services.checkpoints) if services.checkpoints else ()),
         ]
     )
 
@@ -102,6 +108,8 @@ class HealthEndpoints:
             for name, runner in services.runners.items()
             if runner.failure is not None
         ]
+        if services.checkpoints is not None and services.checkpoints.failure is not None:
+            reasons.append(f"checkpoints are not signed: {services.checkpoints.failure}")
         return _json(
             200,
             {

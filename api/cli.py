@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from api.transparency_cli import register as register_transparency
 from domain.errors import HeddleError
 from edge_agent.cli import app as agent_app
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(agent_app, name="agent")
+register_transparency(app)
 
 ServerUrl = Annotated[
     str, typer.Option("--server", envvar="HEDDLE_SERVER_URL", help="URL of a Heddle server.")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from api.settings import ServerSettings
 from domain.identifiers import uuid7
+from eventlog.checkpoints import CheckpointPublisher
 from eventlog.ledger import Ledger
 from eventlog.tail import Tail
 from projections.runner import ProjectionRunner
@@ -29,12 +30,14 @@ def new_event_id() -> uuid.UUID:
 class Services:
     """The parts of a server.
 
-    `runners` holds the projections and policies that this process folds, by name.
+    `runners` holds the projections and policies that this process folds, by name; `checkpoints`
+    signs the log's head.
     """
 
     settings: ServerSettings
     ledger: Ledger
     tail: Tail
     runners: Mapping[str, ProjectionRunner]
+    checkpoints: CheckpointPublisher | None = None
     now: Callable[[], datetime] = utc_now
     new_event_id: Callable[[], uuid.UUID] = new_event_id

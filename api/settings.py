@@ -34,6 +34,11 @@ class ServerSettings:
     database_url : a PostgreSQL 16+ server; None starts the embedded one in `data_dir`
     data_dir : the embedded database and the demo's state
     ledger : name of the log this server serves
+    keys_dir : the ledger's signing key and last checkpoint; None is ``keys`` in `data_dir`
+    origin : name of the log in its checkpoints, for ever; None is ``heddle.example/<ledger>``
+    signing_key : the private key itself, where it is not to be a file
+    checkpoint_interval_s : a head that moved is signed after at most so long
+    witnesses : verifier keys whose cosignatures are accepted
     frame_future_s_max : a frame that ends further in the future than this is refused
     ingest_bytes_max, graphql_bytes_max : largest request bodies
     otlp_endpoint : where to send traces (OTLP over HTTP); None sends none
@@ -45,6 +50,11 @@ class ServerSettings:
     port: int = 8000
     ledger: str = "plant-1"
     connections_max: int = 16
+    keys_dir: Path | None = None
+    origin: str | None = None
+    signing_key: str | None = field(default=None, repr=False)
+    checkpoint_interval_s: float = 2.0
+    witnesses: tuple[str, ...] = ()
     frame_future_s_max: float = 300.0
     ingest_bytes_max: int = 16 * 1024 * 1024
     ingest_concurrency_max: int = 8
@@ -114,6 +124,11 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "port": _between(1, 65_535, int),
     "ledger": lambda text: check_identifier("ledger", text),
     "connections_max": _between(4, 500, int),
+    "keys_dir": lambda text: Path(text).expanduser().resolve(),
+    "origin": str,
+    "signing_key": str,
+    "checkpoint_interval_s": _between(0.1, 3_600.0, float),
+    "witnesses": lambda text: tuple(text.split()),
     "frame_future_s_max": _between(0.0, 86_400.0, float),
     "ingest_bytes_max": _between(1024, 64 * 1024 * 1024, int),
     "ingest_concurrency_max": _between(1, 64, int),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import ingest
+from benchmarks import ingest, proofs
 from benchmarks.report import Report
 
-BENCHMARKS = {"ingest": ingest}
+BENCHMARKS = {"ingest": ingest, "proofs": proofs}
 
 
 def main() -> None:

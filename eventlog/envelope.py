@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import orjson
 
+from domain import application_events, asset, ledger_events
 from domain.errors import InvalidInput
 from domain.events import (
     FRAME_RECORDED,
@@ -36,6 +37,9 @@ from domain.frames import (
 )
 from eventlog.decoded import DECODED
 from eventlog.merkle import HASH_BYTES
+
+EVENTS_DECLARED_IN: Final = (application_events, asset, ledger_events)
+"""Whoever reads the log has every stored type registered by importing these."""
 
 STREAM_LENGTH_MAX: Final = 128
 TYPE_LENGTH_MAX: Final = 128

@@ -189,7 +189,7 @@ async def _fold_frames(
                 then excluded.value else held.value end,
             read_at_ns = greatest(excluded.read_at_ns, held.read_at_ns),
             window_mean = case when excluded.window_end_ns >= held.window_end_ns
-                then coalesce(excluded.window_mean, held.window_mean) else held.window_mean end,
+                then excluded.window_mean else held.window_mean end,
             window_reading_count = case when excluded.window_end_ns >= held.window_end_ns
                 then excluded.window_reading_count else held.window_reading_count end,
             window_good_count = case when excluded.window_end_ns >= held.window_end_ns
@@ -246,11 +246,10 @@ class _ChannelWindow:
             read = later
         if later.window_end_ns >= self.window_end_ns:
             window = later
-        mean = self.mean if window.mean is None else window.mean
         return _ChannelWindow(
             read.value,
             read.read_at_ns,
-            mean,
+            window.mean,
             window.window_end_ns,
             window.reading_count,
             window.good_count,

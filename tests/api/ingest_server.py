@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tempfile
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -109,9 +111,21 @@ def as_stored(frame: Frame) -> Frame:
 @asynccontextmanager
 async def serving(database_url: str, now: datetime | None = None) -> AsyncIterator[Served]:
     """Serve the database at `database_url` on a free loopback port."""
-    settings = ServerSettings(
-        database_url=database_url, ingest_bytes_max=BODY_BYTES_MAX, connections_max=12
-    )
+    with tempfile.TemporaryDirectory(prefix="heddle-tests-") as folder:
+        settings = ServerSettings(
+            database_url=database_url,
+            data_dir=Path(folder),
+            ingest_bytes_max=BODY_BYTES_MAX,
+            connections_max=12,
+        )
+        async with _serving(settings, database_url, now) as served:
+            yield served
+
+
+@asynccontextmanager
+async def _serving(
+    settings: ServerSettings, database_url: str, now: datetime | None
+) -> AsyncIterator[Served]:
     async with open_services(settings, database_url) as services:
         if now is not None:
             services = Services(
@@ -119,6 +133,7 @@ async def serving(database_url: str, now: datetime | None = None) -> AsyncIterat
                 services.ledger,
                 services.tail,
                 services.runners,
+                services.checkpoints,
                 now=lambda: now.astimezone(UTC),
             )
         config = uvicorn.Config(

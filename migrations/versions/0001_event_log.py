@@ -169,6 +169,86 @@ STATEMENTS = (
         from current_user
     """,
     "revoke delete, truncate on ledger, stream_head from current_user",
+    # One round trip for all that a batch writes beside its events. False: somebody else has
+    # moved the head since the batch was built on it, and nothing is written.
+    """
+    create function append_head(
+        of_ledger smallint, ledger_name text,
+        old_position bigint, old_root bytea,
+        new_position bigint, new_recorded_at timestamptz, new_frontier bytea, new_root bytea,
+        event_ids uuid[], streams text[], versions bigint[],
+        sources text[], sequences bigint[], sequence_positions bigint[],
+        keys text[], key_contents bytea[], key_firsts bigint[], key_lasts bigint[]
+    ) returns boolean language plpgsql as $$
+    begin
+        update ledger set position = new_position, recorded_at = new_recorded_at,
+            frontier = new_frontier, root = new_root
+            where ledger_id = of_ledger and position = old_position and root = old_root;
+        if not found then
+            return false;
+        end if;
+        insert into event_identity (event_id, position, ledger_id)
+            select id, old_position + n, of_ledger
+            from unnest(event_ids) with ordinality as w (id, n);
+        insert into stream_head (ledger_id, stream, version)
+            select of_ledger, * from unnest(streams, versions)
+            on conflict (ledger_id, stream) do update set version = excluded.version;
+        if cardinality(sources) > 0 then
+            insert into source_sequence (sequence, position, ledger_id, source)
+                select w.sequence, w.position, of_ledger, w.source
+                from unnest(sources, sequences, sequence_positions)
+                    as w (source, sequence, position);
+        end if;
+        if cardinality(keys) > 0 then
+            insert into idempotency_key
+                (ledger_id, key, content_sha256, first_position, last_position)
+                select of_ledger, * from unnest(keys, key_contents, key_firsts, key_lasts);
+        end if;
+        perform pg_notify('heddle_ledger', ledger_name || ':' || new_position);
+        return true;
+    end $$
+    """,
+    # The same with the events themselves, for a batch of a few.
+    """
+    create function append_events(
+        of_ledger smallint, ledger_name text,
+        old_position bigint, old_root bytea,
+        new_position bigint, new_recorded_at timestamptz, new_frontier bytea, new_root bytea,
+        event_ids uuid[], streams text[], versions bigint[],
+        sources text[], sequences bigint[], sequence_positions bigint[],
+        keys text[], key_contents bytea[], key_firsts bigint[], key_lasts bigint[],
+        event_streams text[], event_versions bigint[], types text[], schema_versions smallint[],
+        occurred_ats timestamptz[], actors text[], correlation_ids uuid[], causation_ids uuid[],
+        traceparents text[], event_sources text[], event_sequences bigint[], payloads bytea[],
+        payload_sha256s bytea[], leaf_hashes bytea[], window_starts_ns bigint[],
+        window_ends_ns bigint[], reading_counts integer[], statistics_packed bytea[]
+    ) returns boolean language plpgsql as $$
+    begin
+        if not append_head(of_ledger, ledger_name, old_position, old_root, new_position,
+            new_recorded_at, new_frontier, new_root, event_ids, streams, versions, sources,
+            sequences, sequence_positions, keys, key_contents, key_firsts, key_lasts)
+        then
+            return false;
+        end if;
+        insert into event (ledger_id, position, recorded_at, event_id, stream, version, type,
+            schema_version, occurred_at, actor, correlation_id, causation_id, traceparent,
+            source, sequence, payload, payload_sha256, leaf_hash, window_start_ns,
+            window_end_ns, reading_count, statistics)
+            select of_ledger, old_position + n, new_recorded_at, id, stream, version, type,
+                schema_version, occurred_at, actor, correlation_id, causation_id, traceparent,
+                source, sequence, payload, payload_sha256, leaf_hash, window_start_ns,
+                window_end_ns, reading_count, statistics
+            from unnest(event_ids, event_streams, event_versions, types, schema_versions,
+                occurred_ats, actors, correlation_ids, causation_ids, traceparents,
+                event_sources, event_sequences, payloads, payload_sha256s, leaf_hashes,
+                window_starts_ns, window_ends_ns, reading_counts, statistics_packed)
+                with ordinality as w (id, stream, version, type, schema_version, occurred_at,
+                actor, correlation_id, causation_id, traceparent, source, sequence, payload,
+                payload_sha256, leaf_hash, window_start_ns, window_end_ns, reading_count,
+                statistics, n);
+        return true;
+    end $$
+    """,
     # What a person or a BI tool reads; facts as JSON, frames as their window.
     """
     create view event_log as

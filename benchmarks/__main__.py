@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import ingest, proofs, recorders
+from benchmarks import ingest, log, proofs, recorders
 from benchmarks.report import Report
 
-BENCHMARKS = {"ingest": ingest, "proofs": proofs, "recorders": recorders}
+BENCHMARKS = {"ingest": ingest, "log": log, "proofs": proofs, "recorders": recorders}
 ONLY_BY_NAME = {"recorders"}  # needs psycopg, which nothing else here does
 
 

@@ -19,11 +19,7 @@ def main() -> None:
         command = commands.add_parser(name, help=(module.__doc__ or name).splitlines()[0])
         module.add_arguments(command)
     arguments = parser.parse_args()
-    names = (
-        [arguments.name]
-        if arguments.name
-        else [name for name in BENCHMARKS if name not in ONLY_BY_NAME]
-    )
+    names = [arguments.name] if arguments.name else sorted(BENCHMARKS.keys() - ONLY_BY_NAME)
     for name in names:
         if arguments.name is None:
             arguments = commands.choices[name].parse_args([])

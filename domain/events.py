@@ -167,7 +167,7 @@ def format_time(moment: datetime) -> str:
             f"time {moment.isoformat()} lies outside the years 1 to 9999 in UTC",
             value=moment.isoformat(),
         ) from error
-    return utc.isoformat(timespec="microseconds")[:-6] + "Z"
+    return utc.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _plain(value: Any) -> Any:

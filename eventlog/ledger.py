@@ -1,78 +1,113 @@
 """The ledger: the one writer of the event table.
 
 Concurrent appends of a process share a transaction (group commit), each with its own outcome.
-The next batch is numbered and hashed while this one commits. A batch is built on the head as this
-process last knew it and stored by one fenced statement: if another process has moved the head
-meanwhile, nothing is written and the batch is built again under the head row's lock. So positions
-have no gaps, position order is commit order, and a reader never sees a position before a smaller
-one.
+The transaction locks the ledger's head row, checks keys and versions, numbers the events
+without gaps, hashes them into the Merkle tree, stores all and notifies. Several processes may
+append to one ledger; the head row's lock orders them, so position order is commit order and a
+reader never sees a position before a smaller one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
-from domain.errors import InvalidInput, Unavailable
-from eventlog.appends import (
-    KEY_LENGTH_MAX,
-    NO_STREAM,
-    Append,
-    Appended,
-    IdempotencyKey,
-    Placed,
-)
-from eventlog.batch import (
-    BATCH_BYTES_MAX,
-    BATCH_EVENTS_MAX,
-    EVENT_COLUMNS,
-    Batch,
-    Head,
-    Known,
-    Stored,
-    check_same_content,
-    event_arrays,
-    event_copy,
-    head_arguments,
-)
-from eventlog.database import CONNECTION_LOST, Connection, Pool, PoolConnection
-from eventlog.envelope import NewEvent, check_event
-from eventlog.merkle import EMPTY_ROOT
-
-__all__ = [
-    "KEY_LENGTH_MAX",
-    "NO_STREAM",
-    "Appended",
-    "IdempotencyKey",
-    "Ledger",
-    "Placed",
-]
+from domain.errors import Conflict, HeddleError, InvalidInput, Unavailable
+from domain.events import format_time
+from eventlog.database import CONNECTION_LOST, Connection, Pool
+from eventlog.envelope import NewEvent, check_event, leaf_entry
+from eventlog.merkle import Frontier, leaf_hash
 
 logger = logging.getLogger("heddle.eventlog")
 
 CHANNEL: Final = "heddle_ledger"
 """NOTIFY channel; the payload is ``<ledger>:<position>``."""
 
-WAITING_APPENDS_MAX: Final = 8_000
-WAITING_BYTES_MAX: Final = 128 * 1024 * 1024
+BATCH_EVENTS_MAX: Final = 4_000
+BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
+QUEUE_APPENDS_MAX: Final = 8_000
 APPEND_EVENTS_MAX: Final = 2_000
-SINGLE_STATEMENT_EVENTS_MAX: Final = 100
-"""So many events go with everything else in one statement; COPY pays beyond."""
-
 RETRIES_MAX: Final = 6
 RETRY_DELAY_S: Final = 0.1
-RELEASE_TIMEOUT_S: Final = 5.0
 PARTITION_MARGIN: Final = 500_000
-STREAMS_KNOWN_MAX: Final = 200_000
-CAREFUL_BATCHES: Final = 16
-"""After a lost race so many batches are built under the lock: the other writer is still busy."""
+KEY_LENGTH_MAX: Final = 200
+
+NO_STREAM: Final = 0
+"""Expected version of a stream that must not exist yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where an event stands in the log."""
+
+    position: int
+    version: int
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The outcome of an append. `duplicate`: it was recorded before, and this is where."""
+
+    placed: tuple[Placed, ...]
+    duplicate: bool
+
+    @property
+    def position(self) -> int:
+        """Position of the last event."""
+        return self.placed[-1].position
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A caller's own name for an append, and the SHA-256 of what it asked for."""
+
+    key: str
+    content_sha256: bytes
+
+    @classmethod
+    def of(cls, key: str, content: bytes) -> IdempotencyKey:
+        """Return the key for a request whose meaning is `content`."""
+        if not 1 <= len(key) <= KEY_LENGTH_MAX or not key.isprintable():
+            raise InvalidInput(
+                "idempotency_key.malformed",
+                f"the idempotency key has {len(key)} characters or unprintable ones",
+                hint=f"1 to {KEY_LENGTH_MAX} printable characters",
+                value=key[:KEY_LENGTH_MAX],
+                limit=KEY_LENGTH_MAX,
+            )
+        return cls(key, hashlib.sha256(content).digest())
+
+
+@dataclass(slots=True)
+class _Append:
+    events: Sequence[NewEvent]
+    expected: Mapping[str, int]
+    idempotency: IdempotencyKey | None
+    outcome: asyncio.Future[Appended] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    @property
+    def payload_bytes(self) -> int:
+        return sum(len(event.payload) for event in self.events)
+
+    def settle(self, result: Appended | BaseException) -> None:
+        if self.outcome.done():
+            return  # its caller has gone
+        if isinstance(result, BaseException):
+            self.outcome.set_exception(result)
+        else:
+            self.outcome.set_result(result)
 
 
 def _utc_now() -> datetime:
@@ -87,17 +122,9 @@ class Ledger:
         self.ledger_id = ledger_id
         self.pool = pool
         self._clock = clock
-        self._waiting: deque[Append] = deque()
-        self._waiting_bytes = 0
-        self._work, self._room, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._head: Head | None = None
-        self._versions: dict[str, int] = {}
-        self._batch: Batch | None = None
-        self._under_way: Batch | None = None
-        self._commit_task: asyncio.Task[bool] | None = None
-        self._careful_batches = 0
+        self._queue: asyncio.Queue[_Append] = asyncio.Queue(QUEUE_APPENDS_MAX)
+        self._carried: _Append | None = None
         self._partitioned_to = 0
-        self._connection: PoolConnection | None = None
         self._closed = False
         self._writer = asyncio.create_task(self._write(), name=f"ledger-writer:{name}")
 
@@ -109,7 +136,7 @@ class Ledger:
         await pool.execute(
             "insert into ledger (name, root) values ($1, $2) on conflict do nothing",
             name,
-            EMPTY_ROOT,
+            Frontier().root(),
         )
         ledger_id = await pool.fetchval("select ledger_id from ledger where name = $1", name)
         return cls(pool, name, ledger_id, clock)
@@ -117,17 +144,11 @@ class Ledger:
     async def close(self) -> None:
         """Finish what was accepted and stop the writer."""
         self._closed = True
-        if not self._writer.done() and not self._is_idle:
-            self._idle.clear()
-            idle = asyncio.create_task(self._idle.wait())
-            await asyncio.wait((idle, self._writer), return_when=asyncio.FIRST_COMPLETED)
-            idle.cancel()
+        if not self._writer.done():
+            await self._queue.join()
         self._writer.cancel()
-        try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._writer
-        finally:
-            await self._disconnect()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._writer
 
     async def append(
         self,
@@ -163,21 +184,10 @@ class Ledger:
             )
         for event in events:
             check_event(event)
-        if self._closed or self._writer.done():
+        if self._closed:
             raise Unavailable("ledger.closed", f"ledger {self.name!r} is shutting down")
-        request = Append(
-            events,
-            expected or {},
-            idempotency,
-            sum([len(event.payload) for event in events]),
-            asyncio.get_running_loop().create_future(),
-        )
-        while len(self._waiting) >= WAITING_APPENDS_MAX or self._waiting_bytes >= WAITING_BYTES_MAX:
-            self._room.clear()
-            await self._room.wait()
-        self._waiting.append(request)
-        self._waiting_bytes += request.payload_bytes
-        self._work.set()
+        request = _Append(events, expected or {}, idempotency)
+        await self._queue.put(request)
         return await request.outcome
 
     async def recall(self, idempotency: IdempotencyKey) -> Appended | None:
@@ -200,7 +210,7 @@ class Ledger:
         )
         if not rows:
             return None
-        check_same_content(idempotency, rows[0]["content_sha256"])
+        _check_same_content(idempotency, rows[0]["content_sha256"])
         placed = tuple(Placed(r["position"], r["version"], r["recorded_at"]) for r in rows)
         return Appended(placed, duplicate=True)
 
@@ -220,222 +230,58 @@ class Ledger:
         )
         return position
 
-    # --- the writer: ahead ----------------------------------------------------------------
-
-    @property
-    def _is_idle(self) -> bool:
-        return not self._waiting and self._batch is None and self._commit_task is None
+    # --- the writer -----------------------------------------------------------------------
 
     async def _write(self) -> None:
-        try:
-            while True:
-                if self._is_idle:
-                    self._idle.set()
-                await self._work.wait()
-                self._work.clear()
-                if self._commit_task is not None and self._commit_task.done():
-                    self._conclude(committed=self._commit_task.result())
-                if self._careful_batches == 0:
-                    await self._write_ahead()
-                elif self._commit_task is None:
-                    await self._write_carefully()
-        finally:
-            left = [b.requests for b in (self._under_way, self._batch) if b is not None]
-            for request in (*(r for requests in left for r in requests), *self._waiting):
-                request.settle(
-                    Unavailable("ledger.unavailable", f"ledger {self.name!r} has stopped")
-                )
-
-    async def _write_ahead(self) -> None:
-        """Fill the next batch on what is known of the ledger; commit it when none is under way."""
-        try:
-            if self._waiting and (self._batch is None or not self._batch.is_full):
-                await self._fill()
-        except CONNECTION_LOST as error:
-            logger.warning("ledger %s: the database is away: %s", self.name, error)
-            self._rewind(careful_batches=1)
-        except Exception:
-            # A fault of ours must not end the writer and with it every other caller: each
-            # append is tried again, alone if need be, and only the culprit learns of it.
-            logger.exception("ledger %s: a batch could not be built", self.name)
-            self._rewind(careful_batches=1)
-        if self._commit_task is None and self._batch is not None:
-            batch, self._batch = self._batch, None
-            self._head = batch.sealed()
-            self._under_way = batch
-            self._commit_task = asyncio.create_task(self._commit(batch, self._head))
-            self._commit_task.add_done_callback(lambda _: self._work.set())
-            if self._waiting:
-                self._work.set()
-
-    async def _fill(self) -> None:
-        """Take waiting appends into the batch, which is begun where there is none."""
-        if self._head is None:
-            if self._commit_task is not None:
-                return  # what is under way decides where the ledger ends
-            self._head = await self._read_head(self.pool)
-            self._versions = {}
-        await self._learn_versions()
-        if self._batch is None:
-            recorded_at = max(self._clock(), self._head.recorded_at)
-            known = Known(self._versions)
-            self._batch = Batch(
-                self.name, self.ledger_id, self._head, recorded_at, known, self._under_way
-            )
-        while self._waiting and not self._batch.is_full:
-            self._batch.add(self._waiting[0])
-            self._taken(self._waiting.popleft())
-
-    async def _learn_versions(self) -> None:
-        """Read the versions of streams that waiting appends name for the first time."""
-        versions = self._versions
-        unknown = set()
-        for request in self._waiting:
-            for event in request.events:
-                if event.stream not in versions:
-                    unknown.add(event.stream)
-            if request.expected:
-                unknown.update(stream for stream in request.expected if stream not in versions)
-        if unknown:
-            rows = await self.pool.fetch(
-                "select stream, version from stream_head "
-                "where ledger_id = $1 and stream = any($2::text[])",
-                self.ledger_id,
-                list(unknown),
-            )
-            versions.update(dict.fromkeys(unknown, NO_STREAM))
-            versions.update((row["stream"], row["version"]) for row in rows)
-
-    async def _commit(self, batch: Batch, after: Head) -> bool:
-        """Store `batch`; return False when its appends have to be judged under the lock."""
-        if not batch.rows:
-            # No fence has proved that refusals rest on what the log holds now.
-            is_sure = all(isinstance(outcome, Appended) for outcome in batch.outcomes)
-        else:
+        while True:
+            batch = await self._next_batch()
             try:
-                is_sure = await self._store_fenced(batch, after)
-            except (asyncpg.PostgresError, *CONNECTION_LOST) as error:
-                # A key that is recorded already, or a fault: under the lock each append gets its
-                # due. If it was committed after all, its events will recognise themselves.
-                logger.debug("ledger %s: a batch is built again: %s", self.name, error)
-                is_sure = False
-            except Exception:
-                # A fault of ours, which under the lock is told from its neighbours.
-                logger.exception("ledger %s: a batch could not be stored", self.name)
-                is_sure = False
-        if is_sure:
-            batch.settle()
-        return is_sure
+                await self._commit(batch)
+            finally:
+                for request in batch:
+                    request.settle(
+                        Unavailable("ledger.unavailable", f"ledger {self.name!r} has stopped")
+                    )
+                    self._queue.task_done()
 
-    async def _store_fenced(self, batch: Batch, after: Head) -> bool:
-        """Store `batch` if the ledger still ends where it begins; return whether it did."""
-        async with self._connected() as connection:
-            if len(batch.rows) <= SINGLE_STATEMENT_EVENTS_MAX and self._has_partition(after):
-                stored: bool = await connection.fetchval(
-                    _APPEND_EVENTS,
-                    *head_arguments(self.ledger_id, self.name, batch, after),
-                    *event_arrays(batch.rows),
-                )
-                return stored
-            try:
-                async with connection.transaction():
-                    partitioned_to = await self._store(connection, batch, after)
-            except _LostRace:
-                return False
-        # Not before the commit: a transaction that is rolled back takes its partitions with it.
-        self._partitioned_to = partitioned_to
-        return True
-
-    @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[PoolConnection]:
-        """Yield the writer's own connection, which is given back when something went wrong."""
-        if self._connection is None:
-            self._connection = await self.pool.acquire()
-        try:
-            yield self._connection
-        except BaseException:
-            await self._disconnect()
-            raise
-
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(*CONNECTION_LOST):
-                await self.pool.release(connection, timeout=RELEASE_TIMEOUT_S)
-
-    def _conclude(self, *, committed: bool) -> None:
-        """Note how the commit under way has ended."""
-        self._commit_task = None
-        if committed:
-            self._under_way = None
-            if self._batch is not None:
-                self._batch.forget_previous()
-            elif len(self._versions) > STREAMS_KNOWN_MAX:
-                self._head = None  # what is known of streams is read anew, as it is needed
-        else:
-            self._rewind(careful_batches=CAREFUL_BATCHES)
-
-    def _rewind(self, *, careful_batches: int) -> None:
-        """Put every append that is not committed back to where it waited, in its order."""
-        failed = self._under_way if self._commit_task is None else None
-        for batch in (self._batch, failed):
-            if batch is not None:
-                self._waiting.extendleft(reversed(batch.requests))
-                self._waiting_bytes += sum(r.payload_bytes for r in batch.requests)
-        self._batch = None
-        if failed is not None:
-            self._under_way = None
-        self._head = None
-        self._careful_batches = careful_batches
-        self._work.set()
-
-    def _taken(self, request: Append) -> None:
-        self._waiting_bytes -= request.payload_bytes
-        self._room.set()
-
-    # --- the writer: under the lock -------------------------------------------------------
-
-    async def _write_carefully(self) -> None:
-        """Commit what waits under the lock of the head row, where nothing has to be guessed."""
-        if not self._waiting:
-            return
-        requests: list[Append] = []
-        events = size = 0
-        while self._waiting and events < BATCH_EVENTS_MAX and size < BATCH_BYTES_MAX:
-            request = self._waiting.popleft()
-            self._taken(request)
-            requests.append(request)
+    async def _next_batch(self) -> list[_Append]:
+        """Return all appends that wait, within the bounds of one transaction."""
+        first = self._carried or await self._queue.get()
+        self._carried = None
+        batch = [first]
+        events, size = len(first.events), first.payload_bytes
+        while not self._queue.empty():
+            request = self._queue.get_nowait()
             events += len(request.events)
             size += request.payload_bytes
-        try:
-            await self._commit_locked(requests)
-        finally:
-            for request in requests:
-                request.settle(
-                    Unavailable("ledger.unavailable", f"ledger {self.name!r} has stopped")
-                )
-        self._careful_batches -= 1
-        self._head = None
-        self._work.set()
+            if events > BATCH_EVENTS_MAX or size > BATCH_BYTES_MAX:
+                self._carried = request
+                break
+            batch.append(request)
+        return batch
 
-    async def _commit_locked(self, requests: Sequence[Append]) -> None:
-        """Commit `requests`; settle every one, whatever becomes of the others."""
+    async def _commit(self, batch: list[_Append]) -> None:
+        """Commit `batch`; settle every request, whatever becomes of the others."""
         for attempt in range(RETRIES_MAX):
             try:
-                batch = await self._transact(requests)
+                outcomes = await self._transact(batch)
             except CONNECTION_LOST as error:
                 # Whether it was committed is unknown; event ids make the repetition harmless.
                 logger.warning("ledger %s: the database is away: %s", self.name, error)
                 await asyncio.sleep(RETRY_DELAY_S * 2**attempt)
+            except asyncpg.PostgresError as error:
+                await self._isolate(batch, error)
+                return
             except Exception as error:
-                if not isinstance(error, asyncpg.PostgresError):
-                    logger.exception("ledger %s: an append failed", self.name)
-                await self._isolate(requests, error)
+                # A fault of ours must not end the writer and with it every other caller.
+                logger.exception("ledger %s: an append failed", self.name)
+                await self._isolate(batch, error)
                 return
             else:
-                batch.settle()
+                for request, outcome in zip(batch, outcomes, strict=True):
+                    request.settle(outcome)
                 return
-        for request in requests:
+        for request in batch:
             request.settle(
                 Unavailable(
                     "ledger.unavailable",
@@ -444,57 +290,49 @@ class Ledger:
                 )
             )
 
-    async def _isolate(self, requests: Sequence[Append], error: Exception) -> None:
-        """Halve refused appends until the culprit stands alone."""
-        if len(requests) == 1:
-            requests[0].settle(
+    async def _isolate(self, batch: list[_Append], error: Exception) -> None:
+        """Halve a refused batch until the culprit stands alone."""
+        if len(batch) == 1:
+            batch[0].settle(
                 InvalidInput("append.refused", f"the database refused the append: {error}")
             )
             return
-        middle = len(requests) // 2
-        await self._commit_locked(requests[:middle])
-        await self._commit_locked(requests[middle:])
+        middle = len(batch) // 2
+        await self._commit(batch[:middle])
+        await self._commit(batch[middle:])
 
-    async def _transact(self, requests: Sequence[Append]) -> Batch:
-        partitioned_to = self._partitioned_to
-        async with self._connected() as connection, connection.transaction():
-            head = await self._read_head(connection, lock=True)
-            known = await self._known(connection, requests)
-            batch = Batch(
-                self.name, self.ledger_id, head, max(self._clock(), head.recorded_at), known
+    async def _transact(self, batch: list[_Append]) -> list[Appended | HeddleError]:
+        async with self.pool.acquire() as connection, connection.transaction():
+            head = await connection.fetchrow(
+                "select position, recorded_at, frontier from ledger "
+                "where ledger_id = $1 for update",
+                self.ledger_id,
             )
-            for request in requests:
-                batch.add(request)
-            if batch.rows:
-                partitioned_to = await self._store(connection, batch, batch.sealed())
-        self._partitioned_to = partitioned_to
-        return batch
+            assert head is not None, "the ledger's row is never deleted"
+            known = await self._known(connection, batch)
+            recorded_at = max(self._clock(), head["recorded_at"])
+            numbering = _Numbering(self.name, head["position"], recorded_at, known)
+            outcomes = [numbering.place(request) for request in batch]
+            if numbering.rows:
+                frontier = Frontier(head["position"], head["frontier"])
+                frontier.append(row.leaf for row in numbering.rows)
+                await self._store(connection, numbering, frontier)
+        # Not before the commit: a transaction that is rolled back takes its partitions with it.
+        self._partitioned_to = max(self._partitioned_to, numbering.partitioned_to)
+        return outcomes
 
-    # --- the database ---------------------------------------------------------------------
-
-    async def _read_head(self, source: Pool | Connection, *, lock: bool = False) -> Head:
-        row = await source.fetchrow(
-            "select position, recorded_at, frontier, root from ledger where ledger_id = $1"
-            + (" for update" if lock else ""),
-            self.ledger_id,
-        )
-        assert row is not None, "the ledger's row is never deleted"
-        return Head(row["position"], row["recorded_at"], row["frontier"], row["root"])
-
-    async def _known(self, connection: Connection, requests: Sequence[Append]) -> Known:
-        """Load what the log already holds under the keys of `requests`."""
-        events = [event for request in requests for event in request.events]
-        keys = [r.idempotency.key for r in requests if r.idempotency is not None]
+    async def _known(self, connection: Connection, batch: list[_Append]) -> _Known:
+        """Load what the log already holds under the keys of `batch`."""
+        events = [event for request in batch for event in request.events]
+        keys = [r.idempotency.key for r in batch if r.idempotency is not None]
         numbered = [e for e in events if e.source is not None]
-        known = Known()
+        known = _Known()
         for row in await connection.fetch(
             "select stream, version from stream_head "
             "where ledger_id = $1 and stream = any($2::text[])",
             self.ledger_id,
             list(
-                {event.stream for event in events}.union(
-                    *(request.expected for request in requests)
-                )
+                {event.stream for event in events}.union(*(request.expected for request in batch))
             ),
         ):
             known.versions[row["stream"]] = row["version"]
@@ -507,7 +345,7 @@ class Ledger:
             self.ledger_id,
             [event.event_id for event in events],
         ):
-            known.identities[row["found"]] = _stored(row)
+            known.identities[row["found"]] = _Existing.of(row)
         if numbered:
             for row in await connection.fetch(
                 f"""
@@ -521,9 +359,8 @@ class Ledger:
                 [event.source for event in numbered],
                 [event.sequence for event in numbered],
             ):
-                known.sequences[row["found"], row["sequence"]] = _stored(row)
+                known.sequences[row["found"], row["sequence"]] = _Existing.of(row)
         if keys:
-            placed: dict[str, list[Placed]] = {}
             for row in await connection.fetch(
                 """
                 select k.key, k.content_sha256, e.position, e.version, e.recorded_at
@@ -534,51 +371,263 @@ class Ledger:
                 self.ledger_id,
                 keys,
             ):
-                places = placed.setdefault(row["key"], [])
-                places.append(Placed(row["position"], row["version"], row["recorded_at"]))
-                known.keys[row["key"]] = (row["content_sha256"], places)
+                known.keys.setdefault(row["key"], (row["content_sha256"], []))[1].append(
+                    Placed(row["position"], row["version"], row["recorded_at"])
+                )
         return known
 
-    async def _store(self, connection: Connection, batch: Batch, after: Head) -> int:
-        """Write all of `batch` inside the caller's transaction; return how far partitions reach.
-
-        Raises
-        ------
-        _LostRace
-            the ledger does not end any more where the batch begins
-        """
-        partitioned_to = self._partitioned_to
-        if not self._has_partition(after):
-            partitioned_to = after.position + PARTITION_MARGIN
-            await connection.execute("select ensure_event_partitions($1)", partitioned_to)
-        stored = await connection.fetchval(
-            _APPEND_HEAD, *head_arguments(self.ledger_id, self.name, batch, after)
+    async def _store(
+        self, connection: Connection, numbering: _Numbering, frontier: Frontier
+    ) -> None:
+        rows, head = numbering.rows, numbering.position
+        if head + PARTITION_MARGIN > self._partitioned_to:
+            await connection.execute("select ensure_event_partitions($1)", head + PARTITION_MARGIN)
+            numbering.partitioned_to = head + 2 * PARTITION_MARGIN
+        ledger_id = self.ledger_id
+        await connection.copy_records_to_table(
+            "event",
+            columns=_EVENT_COLUMNS,
+            records=[row.record(ledger_id, numbering.recorded_at) for row in rows],
         )
-        if not stored:
-            raise _LostRace
-        await connection.copy_to_table(
-            "event", source=event_copy(batch.rows), columns=EVENT_COLUMNS, format="binary"
+        await connection.copy_records_to_table(
+            "event_identity",
+            columns=("ledger_id", "event_id", "position"),
+            records=[(ledger_id, row.event.event_id, row.position) for row in rows],
         )
-        return partitioned_to
+        numbered = [row for row in rows if row.event.source is not None]
+        if numbered:
+            await connection.copy_records_to_table(
+                "source_sequence",
+                columns=("ledger_id", "source", "sequence", "position"),
+                records=[
+                    (ledger_id, row.event.source, row.event.sequence, row.position)
+                    for row in numbered
+                ],
+            )
+        if numbering.new_keys:
+            await connection.copy_records_to_table(
+                "idempotency_key",
+                columns=("ledger_id", "key", "content_sha256", "first_position", "last_position"),
+                records=[(ledger_id, *entry) for entry in numbering.new_keys],
+            )
+        streams = {row.event.stream: row.version for row in rows}
+        await connection.execute(
+            """
+            insert into stream_head (ledger_id, stream, version)
+            select $1, * from unnest($2::text[], $3::bigint[])
+            on conflict (ledger_id, stream) do update set version = excluded.version
+            """,
+            ledger_id,
+            list(streams),
+            list(streams.values()),
+        )
+        await connection.execute(
+            "update ledger set position = $2, recorded_at = $3, frontier = $4, root = $5 "
+            "where ledger_id = $1",
+            ledger_id,
+            head,
+            numbering.recorded_at,
+            frontier.packed(),
+            frontier.root(),
+        )
+        await connection.execute("select pg_notify($1, $2)", CHANNEL, f"{self.name}:{head}")
 
-    def _has_partition(self, after: Head) -> bool:
-        return after.position <= self._partitioned_to
-
-
-class _LostRace(Exception):
-    """Another process has moved the head since the batch was built on it."""
-
-
-_APPEND_HEAD: Final = f"select append_head({', '.join(f'${n}' for n in range(1, 19))})"
-_APPEND_EVENTS: Final = f"select append_events({', '.join(f'${n}' for n in range(1, 37))})"
 
 _CONTENT: Final = (
     "e.stream, e.type, e.schema_version, e.payload_sha256, e.position, e.version, e.recorded_at"
 )
 
+_EVENT_COLUMNS: Final = (
+    "ledger_id",
+    "position",
+    "stream",
+    "version",
+    "type",
+    "schema_version",
+    "event_id",
+    "occurred_at",
+    "recorded_at",
+    "actor",
+    "correlation_id",
+    "causation_id",
+    "traceparent",
+    "source",
+    "sequence",
+    "payload",
+    "payload_sha256",
+    "leaf_hash",
+    "window_start_ns",
+    "window_end_ns",
+    "reading_count",
+    "statistics",
+)
 
-def _stored(row: asyncpg.Record) -> Stored:
-    return Stored(
-        (row["stream"], row["type"], row["schema_version"], row["payload_sha256"]),
-        Placed(row["position"], row["version"], row["recorded_at"]),
-    )
+
+@dataclass(frozen=True, slots=True)
+class _Existing:
+    """An event that the log holds already, as far as a repetition is compared with it."""
+
+    content: tuple[str, str, int, bytes]
+    placed: Placed
+
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> _Existing:
+        return cls(
+            (row["stream"], row["type"], row["schema_version"], row["payload_sha256"]),
+            Placed(row["position"], row["version"], row["recorded_at"]),
+        )
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the log holds under the keys of a batch, and what the batch has added so far."""
+
+    versions: dict[str, int] = field(default_factory=dict)
+    identities: dict[uuid.UUID, _Existing] = field(default_factory=dict)
+    sequences: dict[tuple[str, int | None], _Existing] = field(default_factory=dict)
+    keys: dict[str, tuple[bytes, list[Placed]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    event: NewEvent
+    position: int
+    version: int
+    leaf: bytes
+
+    def record(self, ledger_id: int, recorded_at: datetime) -> tuple[Any, ...]:
+        event, window = self.event, self.event.window
+        return (
+            ledger_id,
+            self.position,
+            event.stream,
+            self.version,
+            event.type,
+            event.schema_version,
+            event.event_id,
+            event.occurred_at,
+            recorded_at,
+            event.actor,
+            event.correlation_id,
+            event.causation_id,
+            event.traceparent,
+            event.source,
+            event.sequence,
+            event.payload,
+            event.payload_sha256,
+            self.leaf,
+            window and window.start_ns,
+            window and window.end_ns,
+            window and window.reading_count,
+            window and window.statistics,
+        )
+
+
+class _Numbering:
+    """Gives the requests of one transaction their outcomes, positions, versions and leaves."""
+
+    def __init__(self, ledger: str, position: int, recorded_at: datetime, known: _Known) -> None:
+        self.position = position
+        self.recorded_at = recorded_at
+        self.rows: list[_Row] = []
+        self.new_keys: list[tuple[str, bytes, int, int]] = []
+        self.partitioned_to = 0
+        self._ledger = ledger
+        self._recorded_at_text = format_time(recorded_at)
+        self._known = known
+
+    def place(self, request: _Append) -> Appended | HeddleError:
+        try:
+            earlier = self._earlier(request)
+            if earlier is not None:
+                return Appended(tuple(earlier), duplicate=True)
+            self._check_expected(request)
+        except Conflict as conflict:
+            return conflict
+        placed = tuple(self._add(event) for event in request.events)
+        if request.idempotency is not None:
+            key, content = request.idempotency.key, request.idempotency.content_sha256
+            self.new_keys.append((key, content, placed[0].position, placed[-1].position))
+            self._known.keys[key] = (content, list(placed))
+        return Appended(placed, duplicate=False)
+
+    def _earlier(self, request: _Append) -> list[Placed] | None:
+        """Return where `request` was recorded before, or None when it is new."""
+        if request.idempotency is not None:
+            stored = self._known.keys.get(request.idempotency.key)
+            if stored is not None:
+                _check_same_content(request.idempotency, stored[0])
+                return stored[1]
+        found = [self._existing(event) for event in request.events]
+        earlier = [existing.placed for existing in found if existing is not None]
+        if len(earlier) == len(found):
+            return earlier
+        ids = [event.event_id for event in request.events]
+        if earlier or len(set(ids)) != len(ids):
+            raise Conflict(
+                "append.partly_recorded",
+                f"{len(earlier)} of the {len(found)} events of the append are recorded already",
+                hint="append what belongs together in one append, each event once",
+                value=len(earlier),
+                limit=len(found),
+            )
+        return None
+
+    def _existing(self, event: NewEvent) -> _Existing | None:
+        by_id = self._known.identities.get(event.event_id)
+        if by_id is not None and by_id.content != event.content:
+            raise Conflict(
+                "event.id_reused",
+                f"event id {event.event_id} is recorded with other content at position "
+                f"{by_id.placed.position}",
+                value=str(event.event_id),
+                limit=by_id.placed.position,
+            )
+        if event.source is None:
+            return by_id
+        by_sequence = self._known.sequences.get((event.source, event.sequence))
+        if by_sequence is not None and by_sequence.content != event.content:
+            raise Conflict(
+                "source.sequence_reused",
+                f"sequence {event.sequence} of {event.source!r} is recorded with other content "
+                f"at position {by_sequence.placed.position}",
+                hint="give every frame its own sequence number",
+                value=event.sequence,
+                limit=by_sequence.placed.position,
+            )
+        return by_id or by_sequence
+
+    def _check_expected(self, request: _Append) -> None:
+        for stream, expected in request.expected.items():
+            actual = self._known.versions.get(stream, NO_STREAM)
+            if actual != expected:
+                raise Conflict(
+                    "stream.version_conflict",
+                    f"stream {stream!r} is at version {actual}, not {expected}",
+                    hint="read it again and decide anew",
+                    value=expected,
+                    limit=actual,
+                )
+
+    def _add(self, event: NewEvent) -> Placed:
+        self.position += 1
+        version = self._known.versions.get(event.stream, NO_STREAM) + 1
+        self._known.versions[event.stream] = version
+        entry = leaf_entry(self._ledger, self.position, version, self._recorded_at_text, event)
+        self.rows.append(_Row(event, self.position, version, leaf_hash(entry)))
+        placed = Placed(self.position, version, self.recorded_at)
+        existing = _Existing(event.content, placed)
+        self._known.identities[event.event_id] = existing
+        if event.source is not None:
+            self._known.sequences[event.source, event.sequence] = existing
+        return placed
+
+
+def _check_same_content(idempotency: IdempotencyKey, stored_sha256: bytes) -> None:
+    if stored_sha256 != idempotency.content_sha256:
+        raise Conflict(
+            "idempotency_key.reused",
+            f"idempotency key {idempotency.key!r} was used for another request",
+            hint="use a new key for a new request",
+            value=idempotency.key,
+        )

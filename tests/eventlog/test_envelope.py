@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import InvalidInput
-from domain.events import decode_fact, format_time
+from domain.events import decode_fact
 from domain.frames import FRAME_BYTES_MAX, decode, unpack_statistics
-from eventlog.envelope import NewEvent, check_event, leaf_entry, time_text
+from eventlog.envelope import NewEvent, check_event, leaf_entry
 from tests.eventlog.new_events import OCCURRED_AT, fact, frame_event, frame_of
 
 RECORDED_AT = "2020-03-09T10:34:33.000001Z"
@@ -187,12 +187,3 @@ def test_an_event_that_cannot_be_recorded_is_refused(changes: dict[str, Any], co
 )
 def test_an_event_that_can_be_recorded_passes(event: NewEvent) -> None:
     check_event(event)
-
-
-@given(moment=st.datetimes(timezones=st.timezones() | st.just(UTC)))
-def test_the_short_way_to_a_time_leads_to_the_same_text(moment: datetime) -> None:
-    try:
-        wanted = format_time(moment)
-    except InvalidInput:
-        return
-    assert time_text(moment) == wanted

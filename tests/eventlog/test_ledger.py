@@ -25,7 +25,7 @@ from eventlog.merkle import EMPTY_ROOT
 from eventlog.reading import read_event, read_page, read_stream
 from tests.database import as_superuser
 from tests.eventlog.log_soundness import assert_log_is_sound
-from tests.eventlog.new_events import cut_connections, fact, frame_event, frame_of, opened
+from tests.eventlog.new_events import fact, frame_event, frame_of, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -437,7 +437,7 @@ async def test_every_acknowledged_event_is_there_once_though_connections_are_cut
 
 
 async def test_a_database_that_stays_away_is_told_and_comes_back(
-    ledger: Ledger, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eventlog.ledger.RETRY_DELAY_S", 0.001)
     await ledger.append([fact(1)])
@@ -448,7 +448,6 @@ async def test_a_database_that_stays_away_is_told_and_comes_back(
 
     with monkeypatch.context() as away:
         away.setattr(ledger, "pool", Away())
-        await cut_connections(pool)
         with pytest.raises(Unavailable) as refused:
             await ledger.append([fact(2)])
     assert refused.value.code == "ledger.unavailable"

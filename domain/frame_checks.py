@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from domain.asset_model import AssetType
 from domain.errors import InvalidInput
+from domain.frame_stacks import stacked
 from domain.frames import (
     ChannelHeader,
     Frame,
@@ -52,22 +54,35 @@ def mark_out_of_range(frame: Frame, asset_type: AssetType) -> Frame:
     The values stay as delivered. Marking twice equals marking once, so agent and server may
     both do it; the same frame object comes back when nothing is out of range.
     """
-    marked = list(frame.qualities)
-    changed = False
-    for group in frame.clock_groups:
-        known = [asset_type.channel(frame.header.channels[n].name) for n in group.indexes]
+    (marked,) = mark_all_out_of_range([frame], asset_type)
+    return marked
+
+
+def mark_all_out_of_range(frames: Sequence[Frame], asset_type: AssetType) -> list[Frame]:
+    """Return `mark_out_of_range` of each of `frames`; together they cost less."""
+    marked = list(frames)
+    for stack in stacked(frames):
+        known = [asset_type.channel(channel.name) for channel in stack.channels]
         low = np.array([[channel.physical_min] for channel in known])
         high = np.array([[channel.physical_max] for channel in known])
         # A MISSING value is NaN and compares false on both sides.
-        outside = (group.si < low) | (group.si > high)
-        if not outside.any():
-            continue
-        outside &= group.quality < Quality.BAD
-        for row, index in enumerate(group.indexes):
-            if outside[row].any():
-                marked[index] = np.where(outside[row], np.uint8(Quality.BAD), marked[index])
-                changed = True
-    return with_qualities(frame, marked) if changed else frame
+        outside = (stack.si < low) | (stack.si > high)
+        for n in np.flatnonzero(outside.any(axis=(1, 2))).tolist():
+            place = stack.places[n]
+            marked[place] = _marked(marked[place], stack.indexes, outside[n])
+    return marked
+
+
+def _marked(frame: Frame, indexes: Sequence[int], outside: npt.NDArray[np.bool_]) -> Frame:
+    """Return `frame` with the readings `outside`, shape (n_channels, n), of `indexes` BAD."""
+    qualities = list(frame.qualities)
+    changed = False
+    for index, of_channel in zip(indexes, outside, strict=True):
+        bad = of_channel & (qualities[index] < Quality.BAD)
+        if bad.any():
+            qualities[index] = np.where(bad, np.uint8(Quality.BAD), qualities[index])
+            changed = True
+    return with_qualities(frame, qualities) if changed else frame
 
 
 def header_for(

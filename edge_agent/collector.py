@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from domain.errors import HeddleError, Unavailable
-from domain.frames import encode
+from domain.frame_encoding import encode
 from domain.identifiers import uuid7
 from edge_agent.configuration import ConfiguredSource
 from edge_agent.outbox import Outbox, PendingFrame

@@ -6,12 +6,14 @@ Keyed by the hash of the canonical form: whoever decoded it, the same hash is th
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final
 
-from domain.frames import Frame, decode
+from domain.frame_decoding import decode, decode_many
+from domain.frames import Frame
 
-READINGS_MAX: Final = 1_000_000
-"""Readings kept at most; as delivered, in SI and with their times, some 30 MB."""
+READINGS_MAX: Final = 4_000_000
+"""Readings kept at most; as delivered, in SI and with their times, some 80 MB."""
 
 
 class DecodedFrames:
@@ -33,17 +35,37 @@ class DecodedFrames:
             _, oldest = self._frames.popitem(last=False)
             self._readings -= oldest.reading_count
 
-    def get(self, canonical_sha256: bytes, encoded: bytes) -> Frame:
-        """Return the frame of that hash, decoded from `encoded` unless it is remembered."""
+    def find(self, canonical_sha256: bytes) -> Frame | None:
+        """Return the frame of that hash if it is remembered."""
         held = self._frames.get(canonical_sha256)
         if held is not None:
             self._frames.move_to_end(canonical_sha256)
+        return held
+
+    def decode_all(self, encoded: Mapping[bytes, bytes]) -> None:
+        """Remember the frames of `encoded`, by hash: together they cost less than one by one.
+
+        One that cannot be decoded is left out; whoever gets it is told what is wrong with it.
+        """
+        missing = [sha256 for sha256 in encoded if sha256 not in self._frames]
+        decoded = decode_many([encoded[sha256] for sha256 in missing])
+        for sha256, frame in zip(missing, decoded, strict=True):
+            if isinstance(frame, Frame):
+                self._remember(sha256, frame)
+
+    def get(self, canonical_sha256: bytes, encoded: bytes) -> Frame:
+        """Return the frame of that hash, decoded from `encoded` unless it is remembered."""
+        held = self.find(canonical_sha256)
+        if held is not None:
             return held
         frame = decode(encoded)
+        self._remember(canonical_sha256, frame)
+        return frame
+
+    def _remember(self, canonical_sha256: bytes, frame: Frame) -> None:
         # The log vouches for the hash of what it stores; hashing again would cost as much again.
         frame.__dict__["canonical_sha256"] = canonical_sha256
         self.put(frame)
-        return frame
 
 
 DECODED: Final = DecodedFrames()

@@ -18,6 +18,7 @@ from domain.frames import (
     FrameHeader,
     Quality,
     build_frame,
+    waveform_times_ns,
 )
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -43,7 +44,28 @@ _i8 = st.one_of(
     st.sampled_from([INT64_MIN, INT64_MIN + 1, -(2**53), 2**53, INT64_MAX - 1, INT64_MAX]),
     st.integers(INT64_MAX - 1000, INT64_MAX),
 )
-VALUES: dict[str, st.SearchStrategy[Any]] = {"f8": _f8, "f4": _f4, "i8": _i8, "b1": st.booleans()}
+_text = st.one_of(
+    st.sampled_from(["", "RUN", "STOP", "läuft", "\U0001f527"]),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+)
+
+
+def _integers(value_type: str) -> st.SearchStrategy[int]:
+    low, high = np.iinfo(VALUE_TYPES[value_type]).min, np.iinfo(VALUE_TYPES[value_type]).max
+    near = st.integers(max(int(low), -5), min(int(high), 100))
+    return st.one_of(near, st.integers(int(low), int(high)), st.sampled_from([int(low), int(high)]))
+
+
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "f8": _f8,
+    "f4": _f4,
+    "i8": _i8,
+    "b1": st.booleans(),
+    "str": _text,
+    **{name: _integers(name) for name in ("i1", "i2", "i4", "u1", "u2", "u4", "u8")},
+}
+FIRST_TYPES = ("f8", "f4", "i8", "b1")
+_RATES = st.sampled_from([12_000.0, 25_600.0, 0.001, 1e9, 48_828.125, 1 / 3])
 
 
 @st.composite
@@ -66,35 +88,73 @@ def clocks(draw: st.DrawFn, length_max: int = 40) -> Column:
 
 
 @st.composite
-def frames(draw: st.DrawFn) -> Frame:
-    """Return a frame of 1 to 4 channels on 1 to 3 clocks, of any value types and qualities."""
+def columns(draw: st.DrawFn, value_type: str, length: int) -> Column:
+    """Return values of `value_type`: anything, or what sensors deliver (few, drifting, noise)."""
+    if value_type in ("str", "b1") or draw(st.booleans()):
+        values = draw(st.lists(VALUES[value_type], min_size=length, max_size=length))
+        return np.array(values, VALUE_TYPES[value_type])
+    steps = draw(
+        st.lists(
+            st.integers(-draw(st.sampled_from([0, 1, 40])), draw(st.sampled_from([0, 1, 90]))),
+            min_size=length,
+            max_size=length,
+        )
+    )
+    integers = np.array(steps) if draw(st.booleans()) else np.cumsum(steps)
+    integers = integers + draw(st.sampled_from([0, 20, 1_000]))
+    if value_type in ("f8", "f4"):
+        power = 10.0 ** draw(st.integers(0, 6))
+        decimals: Column = (integers / power).astype(VALUE_TYPES[value_type])
+        return decimals
+    limits = np.iinfo(VALUE_TYPES[value_type])
+    low, high = max(limits.min, -(2**62)), min(limits.max, 2**62)
+    held: Column = np.clip(integers, low, high).astype(VALUE_TYPES[value_type])
+    return held
+
+
+@st.composite
+def frames(draw: st.DrawFn, types: tuple[str, ...] = tuple(sorted(VALUE_TYPES))) -> Frame:
+    """Return a frame of 1 to 5 channels on 1 to 3 clocks, of any of `types` and qualities.
+
+    Where `types` has more than encoding 1 knows, a clock may be that of a waveform.
+    """
     clock_count = draw(st.integers(1, 3))
-    types = draw(st.lists(st.sampled_from(sorted(VALUE_TYPES)), min_size=clock_count, max_size=4))
-    times = [draw(clocks()) for _ in range(clock_count)]
-    channels, columns, masks = [], [], []
-    for index, value_type in enumerate(types):
+    chosen = draw(st.lists(st.sampled_from(types), min_size=clock_count, max_size=5))
+    if draw(st.booleans()):
+        chosen = [chosen[0]] * len(chosen)
+    times, rates = [], []
+    for _ in range(clock_count):
+        rate_hz = draw(st.none() | _RATES) if len(types) > len(FIRST_TYPES) else None
+        rates.append(rate_hz)
+        if rate_hz is None:
+            times.append(draw(clocks()))
+        else:
+            start_ns = draw(st.integers(-(10**18), 10**18))
+            times.append(waveform_times_ns(start_ns, rate_hz, draw(st.integers(1, 40))))
+    channels, values, masks = [], [], []
+    for index, value_type in enumerate(chosen):
         # The first channels use one clock each, so that none is without a channel.
         clock = index if index < clock_count else draw(st.integers(0, clock_count - 1))
         length = len(times[clock])
-        factor = draw(st.sampled_from([1.0, 1e-3, 5 / 9, 1.6666666666666667e-05]))
+        is_text = value_type == "str"
         channels.append(
             ChannelHeader(
                 f"channel_{index}",
                 draw(st.sampled_from(["V", "degC", "°C", "m³/h"])),
-                factor,
-                draw(st.sampled_from([0.0, 273.15, -1e22])),
+                1.0 if is_text else draw(st.sampled_from([1.0, 1e-3, 5 / 9, -2.5, 1 / 60_000])),
+                0.0 if is_text else draw(st.sampled_from([0.0, 273.15, -1e22])),
                 value_type,
                 clock,
+                rates[clock],
             )
         )
-        values = draw(st.lists(VALUES[value_type], min_size=length, max_size=length))
-        columns.append(np.array(values, VALUE_TYPES[value_type]))
+        values.append(draw(columns(value_type, length)))
         quality = draw(
             st.none() | st.lists(st.sampled_from(Quality), min_size=length, max_size=length)
         )
         masks.append(None if quality is None else np.array(quality, np.uint8))
     header = FrameHeader("pump-1", "agent.7", tuple(channels), clock_count)
-    return build_frame(header, draw(st.integers(1, INT64_MAX)), times, columns, masks)
+    return build_frame(header, draw(st.integers(1, INT64_MAX)), times, values, masks)
 
 
 def small_frame() -> Frame:
@@ -157,3 +217,31 @@ def recoded(
 ) -> bytes:
     """Return `encoded` with its body changed by `change` and compressed anew."""
     return with_body(encoded, change(body_of(encoded)[1]), level, **options)
+
+
+def flow_frame(**changes: Any) -> Frame:
+    """Return a frame of three flows, with parts of `build_frame` changed."""
+    parts: dict[str, Any] = {
+        "header": FrameHeader("pump-1", "agent-1", (ChannelHeader("flow", "V", 1.0, 0.0),)),
+        "sequence": 1,
+        "clocks": [np.array([10, 20, 30])],
+        "values": [np.array([1.0, 2.0, 3.0])],
+        "qualities": [None],
+    }
+    return build_frame(**{**parts, **changes})
+
+
+def assert_same_bits(left: Frame, right: Frame) -> None:
+    """Fail unless the frames are equal, NaNs and negative zeros included."""
+    assert left.header == right.header
+    assert left.sequence == right.sequence
+    for mine, its in zip(left.clocks, right.clocks, strict=True):
+        np.testing.assert_array_equal(mine, its)
+    for mine, its in zip(left.values, right.values, strict=True):
+        assert mine.dtype == its.dtype
+        if mine.dtype.kind == "O":
+            assert mine.tolist() == its.tolist()
+        else:
+            assert mine.tobytes() == its.tobytes()
+    for left_mask, right_mask in zip(left.qualities, right.qualities, strict=True):
+        np.testing.assert_array_equal(left_mask, right_mask)

@@ -9,12 +9,14 @@ import pkgutil
 import types
 import typing
 import uuid
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, dataclass, fields
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,10 @@ from domain.asset_model import Severity
 from domain.errors import InvalidInput
 from domain.events import (
     FACT_BYTES_MAX,
+    MalformedFact,
     UnknownEventType,
+    Upcaster,
+    check_type_known,
     decode_fact,
     encode_fact,
     event_type,
@@ -78,6 +83,19 @@ def test_every_event_round_trips_to_the_same_bytes(event: Any) -> None:
     assert decoded == event
     assert type(decoded) is type(event)
     assert encode_fact(decoded) == payload
+
+
+@given(st.sampled_from(sorted(EVENT_TYPES)).flatmap(events_of))
+def test_a_faster_parser_gives_the_same_event(event: Any) -> None:
+    stored = type_of(event)
+    payload = encode_fact(event)
+    fast = decode_fact(stored.name, stored.schema_version, payload, loads=msgspec.json.decode)
+    assert fast == event == decode_fact(stored.name, stored.schema_version, payload)
+    assert hash(fast) == hash(event)
+    for field in fields(event):
+        assert type(getattr(fast, field.name)) is type(getattr(event, field.name))
+    with pytest.raises(FrozenInstanceError):
+        setattr(fast, fields(event)[0].name, None)
 
 
 @given(st.sampled_from(sorted(EVENT_TYPES)).flatmap(events_of))
@@ -157,6 +175,79 @@ def test_older_versions_are_brought_up_step_by_step() -> None:
 
 
 @pytest.mark.usefixtures("own_catalogue")
+def test_upcasters_run_in_the_order_of_versions_from_the_stored_one_on() -> None:
+    def step(version: int) -> Upcaster:
+        return lambda old: {"trail": [*old["trail"], version]}
+
+    @event_type("pump.moved", 5, {version: step(version) for version in (3, 1, 4, 2)})
+    @dataclass(frozen=True)
+    class PumpMoved:
+        trail: tuple[int, ...]
+
+    for version in range(1, 6):
+        moved = decode_fact("pump.moved", version, b'{"trail":[]}')
+        assert moved == PumpMoved(tuple(range(version, 5)))
+
+
+@pytest.mark.usefixtures("own_catalogue")
+def test_an_event_class_may_check_itself_and_have_defaults_and_slots() -> None:
+    @event_type("pump.checked")
+    @dataclass(frozen=True)
+    class PumpChecked:
+        flow: float
+        note: str = "none"
+
+        def __post_init__(self) -> None:
+            if self.flow < 0:
+                raise ValueError("flow is negative")
+
+    @event_type("pump.named")
+    @dataclass(frozen=True, slots=True)
+    class PumpNamed:
+        name: str
+        since: datetime | None = None
+
+    assert decode_fact("pump.checked", 1, b'{"flow":1}') == PumpChecked(1.0, "none")
+    with pytest.raises(MalformedFact, match="flow is negative"):
+        decode_fact("pump.checked", 1, b'{"flow":-1}')
+    assert decode_fact("pump.named", 1, b'{"name":"p","since":"2020-03-09T10:00:00Z"}') == (
+        PumpNamed("p", datetime(2020, 3, 9, 10, tzinfo=UTC))
+    )
+
+
+@pytest.mark.parametrize("loads", [json.loads, msgspec.json.decode])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"[]",
+        b'"text"',
+        b"\xff{}",
+        b'{"asset_id":"a"}',
+        b'{"asset_id":"a","reason":"","surplus":1}',
+    ],
+)
+def test_a_payload_that_is_none_of_its_type_stops_its_reader(
+    payload: bytes, loads: Callable[[bytes], Any]
+) -> None:
+    with pytest.raises(MalformedFact) as stopped:
+        decode_fact("asset.retired", 1, payload, loads=loads)
+    assert stopped.value.code == "event.payload_malformed"
+    assert stopped.value.value == "asset.retired"
+    assert "'asset.retired' version 1" in stopped.value.message
+
+
+@pytest.mark.usefixtures("own_catalogue")
+def test_an_upcaster_that_cannot_read_its_version_stops_its_reader() -> None:
+    event_type("pump.measured", 2, {1: lambda old: {"flow": old["flow_l"] / 1000}})(
+        dataclass(frozen=True)(type("PumpMeasured", (), {"__annotations__": {"flow": float}}))
+    )
+    with pytest.raises(MalformedFact) as stopped:
+        decode_fact("pump.measured", 1, b'{"flow":1}')
+    assert "KeyError: 'flow_l'" in stopped.value.message
+
+
+@pytest.mark.usefixtures("own_catalogue")
 def test_a_type_without_all_its_upcasters_is_refused() -> None:
     with pytest.raises(ValueError, match="one upcaster for each version"):
         event_type("pump.measured", 3, {1: dict})
@@ -170,9 +261,22 @@ def test_a_stored_name_belongs_to_one_class(name: str) -> None:
 
 
 def test_an_unknown_type_stops_its_reader() -> None:
-    with pytest.raises(UnknownEventType) as stopped:
-        decode_fact("asset.enchanted", 1, b"{}")
-    assert (stopped.value.code, stopped.value.value) == ("event.unknown_type", "asset.enchanted")
+    for attempt in (
+        lambda: decode_fact("asset.enchanted", 3, b"{}"),
+        lambda: check_type_known("asset.enchanted", 3),
+    ):
+        with pytest.raises(UnknownEventType) as stopped:
+            attempt()
+        assert (stopped.value.code, stopped.value.value) == (
+            "event.unknown_type",
+            "asset.enchanted",
+        )
+        assert "'asset.enchanted' (version 3)" in stopped.value.message
+
+
+def test_facts_and_frames_are_known_types() -> None:
+    for name in (*EVENT_TYPES, events.FRAME_RECORDED):
+        check_type_known(name, 1)
 
 
 @pytest.mark.parametrize("version", [-1, 0, 2, 99])
@@ -180,6 +284,18 @@ def test_an_unknown_version_stops_its_reader(version: int) -> None:
     with pytest.raises(UnknownEventType) as stopped:
         decode_fact("asset.retired", version, b'{"asset_id":"a","reason":""}')
     assert (stopped.value.code, stopped.value.value) == ("event.unknown_version", version)
+    assert stopped.value.limit == 1
+    assert "'asset.retired'" in stopped.value.message
+
+
+def test_an_unreadable_event_says_where_it_stands() -> None:
+    error = UnknownEventType("event.unknown_type", "no", hint="do", value=1, limit=2)
+    placed = error.at("plant-1", 17)
+    assert type(placed) is UnknownEventType
+    assert placed.message == "no; it stands at plant-1/17"
+    assert (placed.code, placed.hint, placed.value, placed.limit) == (
+        *("event.unknown_type", "do", 1, 2),
+    )
 
 
 # --- what cannot be recorded --------------------------------------------------------------

@@ -17,7 +17,8 @@ from domain.frame_batches import (
     encode_batch,
     encoded_size,
 )
-from domain.frames import FRAME_BYTES_MAX, encode
+from domain.frame_encoding import encode
+from domain.frames import FRAME_BYTES_MAX
 from tests.domain.frame_samples import small_frame
 
 ITEMS = st.lists(st.builds(BatchItem, st.uuids(), st.binary(max_size=300)), min_size=1, max_size=20)

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from domain.frames import Frame, decode
+from domain.frame_decoding import decode
+from domain.frames import Frame
 from edge_agent.configuration import AgentConfiguration, read_configuration
 from edge_agent.outbox import Outbox, PendingFrame
 from tests.recordings import SKAB_COLUMNS

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from domain.errors import HeddleError
 from domain.frame_batches import BATCH_MEDIA_TYPE, BatchItem, decode_batch
-from domain.frames import decode
+from domain.frame_decoding import decode
 
 Answer = Callable[[bytes], Response | None]
 Verdict = dict[str, str]

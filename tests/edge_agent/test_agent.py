@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from domain.frames import decode
+from domain.frame_decoding import decode
 from edge_agent.outbox import inspect_outbox
 from edge_agent.yaml_section import read_document
 from tests.edge_agent.configurations import (

@@ -20,7 +20,8 @@ from starlette.responses import JSONResponse, Response
 
 from domain.asset_types import asset_type
 from domain.frame_checks import header_for
-from domain.frames import build_frame, encode
+from domain.frame_encoding import encode
+from domain.frames import build_frame
 from edge_agent.outbox import Outbox, PendingFrame, open_outbox
 from edge_agent.readings import Position
 from edge_agent.settings import Settings

@@ -1,0 +1,163 @@
+"""Frames of one shape looked at together: many windows, or many assets of a type, as one array.
+
+What is asked of every frame (ranges, statistics, rules) is asked of the stack instead, since
+NumPy costs by the call and not by the reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from domain.frame_header import ChannelHeader
+from domain.frames import (
+    ByteArray,
+    Column,
+    FloatArray,
+    Frame,
+    IntArray,
+    SharedRows,
+    canonical_head,
+    good_mask,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameStack:
+    """The numeric channels on one clock of frames that have the same channels and lengths.
+
+    Parameters
+    ----------
+    frames : the frames, in the order in which they were given
+    places : where they were among the frames given
+    clock : the index of the clock
+    indexes : the channels' places in the headers
+    si : float64, shape (n_frames, n_channels, n), SI, not to be written to; NaN where a reading
+        is MISSING and the channel has floats
+    """
+
+    frames: tuple[Frame, ...]
+    places: tuple[int, ...]
+    clock: int
+    indexes: tuple[int, ...]
+    si: FloatArray
+
+    @property
+    def channels(self) -> tuple[ChannelHeader, ...]:
+        """The channels at `indexes`, the same for all frames."""
+        every = self.frames[0].header.channels
+        return tuple(every[index] for index in self.indexes)
+
+    @cached_property
+    def times_ns(self) -> IntArray:
+        """The times: int64 ns, shape (n_frames, n)."""
+        return np.stack([frame.clocks[self.clock] for frame in self.frames])
+
+    @cached_property
+    def all_good(self) -> bool:
+        """Whether every reading is GOOD."""
+        good = good_mask(self.si.shape[2])
+        masks = (frame.qualities[index] for frame in self.frames for index in self.indexes)
+        return all(mask is good for mask in masks) or not self.quality.any()
+
+    @cached_property
+    def quality(self) -> ByteArray:
+        """The qualities: uint8, shape (n_frames, n_channels, n), `domain.frames.Quality`."""
+        masks = [frame.qualities[index] for frame in self.frames for index in self.indexes]
+        return np.concatenate(masks).reshape(self.si.shape)
+
+    @cached_property
+    def good_si(self) -> FloatArray:
+        """`si` with NaN in place of every reading that is not GOOD."""
+        return self.si if self.all_good else np.where(self.quality == 0, self.si, np.nan)
+
+
+def stacked(frames: Sequence[Frame]) -> list[FrameStack]:
+    """Return the numeric readings of `frames` in as few arrays as there are shapes among them."""
+    alike: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for place, frame in enumerate(frames):
+        shape = id(frame.header.alike), tuple(map(len, frame.clocks))
+        alike.setdefault(shape, []).append(place)
+    stacks = []
+    for places in alike.values():
+        members = tuple(frames[place] for place in places)
+        header = members[0].header
+        for clock, channels in enumerate(header.clock_channels):
+            indexes = tuple(n for n in channels if not header.channels[n].is_text)
+            if indexes:
+                si = _stacked_si(members, clock, indexes)
+                stacks.append(FrameStack(members, tuple(places), clock, indexes, si))
+    return stacks
+
+
+def _stacked_si(frames: tuple[Frame, ...], clock: int, indexes: tuple[int, ...]) -> FloatArray:
+    count = len(frames[0].clocks[clock])
+    rows = shared_rows(frames)
+    if rows is not None:
+        shared, first = rows
+        # What was decoded together has all its channels on one clock, one below the other.
+        return shared.si[first : first + len(frames) * len(indexes)].reshape(
+            len(frames), len(indexes), count
+        )
+    si = np.empty((len(frames), len(indexes), count))
+    for place, frame in enumerate(frames):
+        for row, index in enumerate(indexes):
+            si[place, row] = frame.channel_si(index)
+    return si
+
+
+def shared_rows(frames: Sequence[Frame]) -> tuple[SharedRows, int] | None:
+    """Return the matrix in which all values of `frames` follow one another, and the first row."""
+    begin = frames[0].rows
+    if begin is None:
+        return None
+    shared, expected = begin
+    for frame in frames:
+        if frame.rows is None or frame.rows[0] is not shared or frame.rows[1] != expected:
+            return None
+        expected += len(frame.values)
+    return begin
+
+
+def stacked_values(stack: FrameStack) -> Column | None:
+    """Return the values of `stack` as delivered, shape as `si`; None where types differ."""
+    rows = shared_rows(stack.frames)
+    if rows is not None:
+        shared, first = rows
+        return shared.values[first : first + stack.si.shape[0] * stack.si.shape[1]].reshape(
+            stack.si.shape
+        )
+    if len({channel.value_type for channel in stack.channels}) > 1:
+        return None
+    columns = [frame.values[index] for frame in stack.frames for index in stack.indexes]
+    return np.concatenate(columns).reshape(stack.si.shape)
+
+
+def hash_frames(frames: Sequence[Frame]) -> None:
+    """Compute `Frame.canonical_sha256` of all `frames`, which is cheaper together."""
+    shared: dict[int, tuple[SharedRows, list[Frame]]] = {}
+    for frame in frames:
+        if frame.rows is not None and "canonical_sha256" not in frame.__dict__ and frame.all_good:
+            shared.setdefault(id(frame.rows[0]), (frame.rows[0], []))[1].append(frame)
+    for rows, members in shared.values():
+        # Each row as the canonical form has it: the values, and that none has a mask.
+        values = rows.values.view(np.uint8)
+        lines = np.zeros((len(values), values.shape[1] + 1), np.uint8)
+        lines[:, :-1] = values
+        for frame in members:
+            assert frame.rows is not None, "only frames with shared rows are among them"
+            first = frame.rows[1]
+            (rate_hz,) = frame.header.rates_hz
+            (clock,) = frame.clocks
+            digest = hashlib.sha256(canonical_head(frame.header))
+            digest.update(struct.pack("<QI", frame.sequence, len(clock)))
+            digest.update((clock if rate_hz is None else clock[:1]).data)
+            digest.update(lines[first : first + len(frame.values)].data)
+            frame.__dict__["canonical_sha256"] = digest.digest()
+    for frame in frames:
+        _ = frame.canonical_sha256

@@ -1,40 +1,54 @@
 """Appending facts to the ledger, all checks on, beside bare COPY of the same rows.
 
-Callers append in a closed loop, each to a stream of its own; making the events is part of it.
+Callers append in a closed loop, each to a stream of its own. Events and the rows of the limit are
+made beforehand. The slow disk is PostgreSQL's own: it waits 2 ms before every flush of its log.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import hashlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
 import uvloop
 
 from benchmarks.report import Figure, Report
 from domain.identifiers import uuid7
 from eventlog.database import Pool, create_pool
 from eventlog.embedded import EmbeddedPostgres
+from eventlog.embedded_cluster import BOOTSTRAP_ROLE
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Ledger
+from eventlog.merkle import Frontier
 from migrations.run import upgrade
 
 PAYLOAD = b'{"asset_id":"pump-1","note":"' + b"x" * 180 + b'","reason":"a reason","value":12.5}'
 PAYLOAD_SHA256 = hashlib.sha256(PAYLOAD).digest()
 COPY_ROWS = 200_000
 COPY_ROWS_AT_ONCE = 2_000
+EVENTS_MADE_PER_S = {(128, 1): 90_000, (16, 100): 220_000, (16, 1): 60_000, (1, 1): 8_000}
+SLOW_FLUSH_US = 2_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare this benchmark's options."""
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each figure runs")
+    parser.add_argument(
+        "--grown",
+        type=int,
+        default=1_000_000,
+        metavar="ROWS",
+        help="length of the log at which the rate is compared with that of a short one",
+    )
 
 
 def run(arguments: argparse.Namespace) -> Report:
@@ -50,24 +64,45 @@ def run(arguments: argparse.Namespace) -> Report:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What a number of callers reached together, and how long an append took them."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+
+
 async def _measure(arguments: argparse.Namespace, database_url: str) -> Report:
     pool = await create_pool(database_url)
     ledger = await Ledger.open(pool, "plant-1")
     report = Report("log")
+    figures, seconds = report.figures, arguments.seconds
     try:
         limit = await _bare_copy(pool)
-        for callers, events, goal in ((128, 1, 45_000), (16, 100, 100_000), (16, 1, None)):
-            rate, latencies_s = await _append(ledger, callers, events, arguments.seconds)
-            name = f"facts_{callers}_callers_{events}_events"
-            report.figures[f"{name}_per_s"] = Figure(rate, "events/s", limit, goal)
-            p99_ms = latencies_s[int(len(latencies_s) * 0.99)] * 1e3
-            report.figures[f"{name}_p99"] = Figure(
-                p99_ms, "ms", None, 15 if callers == 128 else None, ceiling=True
-            )
-        _, latencies_s = await _append(ledger, 1, 1, arguments.seconds)
-        report.figures["facts_1_caller_p50"] = Figure(
-            latencies_s[len(latencies_s) // 2] * 1e3, "ms", None, 0.45, ceiling=True
+        many = await _append(ledger, 128, 1, seconds)
+        figures["128_callers_per_s"] = Figure(many.per_s, "events/s", limit, 45_000)
+        figures["128_callers_of_copy"] = Figure(many.per_s / limit, "ratio", None, 0.27)
+        figures["128_callers_p99"] = Figure(many.p99_ms, "ms", None, 15, ceiling=True)
+        hundreds = await _append(ledger, 16, 100, seconds)
+        figures["16_callers_100_events_per_s"] = Figure(hundreds.per_s, "events/s", limit, 100_000)
+        figures["16_callers_100_events_of_copy"] = Figure(
+            hundreds.per_s / limit, "ratio", None, 0.60
         )
+        few = await _append(ledger, 16, 1, seconds)
+        figures["16_callers_of_copy"] = Figure(few.per_s / limit, "ratio", None, 0.13)
+        one = await _append(ledger, 1, 1, seconds)
+        figures["1_caller_p50"] = Figure(one.p50_ms, "ms", None, 0.45, ceiling=True)
+        async with SlowDisk(database_url):
+            slow = await _append(ledger, 128, 1, seconds)
+        figures["128_callers_slow_disk_kept"] = Figure(slow.per_s / many.per_s, "ratio", None, 0.5)
+        if arguments.grown:
+            short = await _append_to(pool, "short", seconds)
+            await _grow(pool, "grown", arguments.grown)
+            long = await _append_to(pool, "grown", seconds)
+            figures[f"128_callers_at_{arguments.grown}_rows_kept"] = Figure(
+                long.per_s / short.per_s, "ratio", None, 0.8
+            )
     finally:
         await ledger.close()
         await pool.close()
@@ -78,22 +113,39 @@ async def _measure(arguments: argparse.Namespace, database_url: str) -> Report:
     return report
 
 
-async def _append(
-    ledger: Ledger, callers: int, events: int, seconds: float
-) -> tuple[float, Sequence[float]]:
-    """Return events/s, and the sorted seconds that each append took."""
+async def _append_to(pool: Pool, name: str, seconds: float) -> Rate:
+    ledger = await Ledger.open(pool, name)
+    try:
+        return await _append(ledger, 128, 1, seconds)
+    finally:
+        await ledger.close()
+
+
+async def _append(ledger: Ledger, callers: int, events: int, seconds: float) -> Rate:
+    made = int(EVENTS_MADE_PER_S[callers, events] * seconds / callers / events) + 1
+    appends = [
+        [[_fact(f"asset:pump-{number}") for _ in range(events)] for _ in range(made)]
+        for number in range(callers)
+    ]
+    gc.collect()
+    gc.freeze()  # as the server does
     latencies_s: list[float] = []
     started = time.perf_counter()
 
     async def caller(number: int) -> None:
-        while time.perf_counter() - started < seconds:
+        for append in appends[number]:
             begun = time.perf_counter()
-            await ledger.append([_fact(f"asset:pump-{number}") for _ in range(events)])
+            if begun - started > seconds:
+                return
+            await ledger.append(append)
             latencies_s.append(time.perf_counter() - begun)
 
     await asyncio.gather(*(caller(number) for number in range(callers)))
     rate = len(latencies_s) * events / (time.perf_counter() - started)
-    return rate, sorted(latencies_s)
+    gc.unfreeze()
+    latencies_s.sort()
+    p50_s, p99_s = (latencies_s[int(len(latencies_s) * part)] for part in (0.5, 0.99))
+    return Rate(rate, p50_s * 1e3, p99_s * 1e3)
 
 
 def _fact(stream: str) -> NewEvent:
@@ -108,6 +160,62 @@ def _fact(stream: str) -> NewEvent:
         payload=PAYLOAD,
         payload_sha256=PAYLOAD_SHA256,
     )
+
+
+class SlowDisk:
+    """Let the server wait before every flush of its log."""
+
+    def __init__(self, database_url: str) -> None:
+        self._url = database_url.replace("//heddle@", f"//{BOOTSTRAP_ROLE}@", 1)
+
+    async def __aenter__(self) -> None:
+        await self._set(f"commit_delay = {SLOW_FLUSH_US}", "commit_siblings = 0")
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._set("commit_delay = 0", "commit_siblings = 5")
+
+    async def _set(self, *settings: str) -> None:
+        connection = await asyncpg.connect(self._url)
+        for setting in settings:
+            await connection.execute(f"alter system set {setting}")
+        await connection.execute("select pg_reload_conf()")
+        await connection.close()
+        await asyncio.sleep(0.5)
+
+
+async def _grow(pool: Pool, name: str, rows: int) -> None:
+    """Make a ledger of `rows` events of 10,000 streams, their keys and indexes; no proofs."""
+    ledger = await Ledger.open(pool, name)
+    await ledger.close()
+    frontier = Frontier(rows, os.urandom(32 * rows.bit_count()))
+    async with pool.acquire() as connection:
+        await connection.execute("select ensure_event_partitions($1)", rows + 5_000_000)
+        for start in range(1, rows + 1, 500_000):
+            upto = min(rows, start + 499_999)
+            await connection.execute(
+                """
+                insert into event (ledger_id, position, version, occurred_at, recorded_at,
+                    schema_version, event_id, payload_sha256, leaf_hash, stream, type, actor,
+                    payload)
+                select $1, n, 1 + n / 10000, now(), now(), 1, uuidv7(), $4, sha256(n::text::bytea),
+                    'asset:old-' || n % 10000, 'asset.setpoint_desired', 'user:benchmark', $5
+                from generate_series($2::bigint, $3::bigint) n
+                """,
+                *(ledger.ledger_id, start, upto, PAYLOAD_SHA256, PAYLOAD),
+                timeout=600,
+            )
+            await connection.execute(
+                "insert into event_identity (event_id, position, ledger_id) "
+                "select event_id, position, ledger_id from event "
+                "where ledger_id = $1 and position between $2 and $3",
+                *(ledger.ledger_id, start, upto),
+                timeout=600,
+            )
+        await connection.execute(
+            "update ledger set position = $2, recorded_at = now(), frontier = $3, root = $4 "
+            "where ledger_id = $1",
+            *(ledger.ledger_id, rows, frontier.packed(), frontier.root()),
+        )
 
 
 async def _bare_copy(pool: Pool) -> float:

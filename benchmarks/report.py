@@ -59,7 +59,7 @@ class Report:
                 figure.unit,
                 "" if figure.limit is None else f"{figure.limit:,.0f}",
                 "" if figure.ratio is None else f"{figure.ratio:.3f}",
-                "" if figure.goal is None else f"{figure.goal:,.0f}",
+                "" if figure.goal is None else f"{figure.goal:,.6g}",
                 {None: "", True: "yes", False: "no"}[figure.met],
             )
         console = Console(width=140)

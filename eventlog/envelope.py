@@ -10,31 +10,32 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
-from typing import Any, Final
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from functools import lru_cache
+from typing import Any, Final, cast
 
+import asyncpg
+import msgspec
 import orjson
 
 from domain import application_events, asset, ledger_events
-from domain.errors import InvalidInput
+from domain.errors import HeddleError, InvalidInput, PayloadErased
 from domain.events import (
     FRAME_RECORDED,
     Event,
+    UnreadableEvent,
+    check_version_known,
     decode_fact,
     encode_fact,
     format_time,
     type_of,
 )
-from domain.frames import (
-    FRAME_BYTES_MAX,
-    SEQUENCE_MAX,
-    Frame,
-    channel_statistics,
-    encode,
-    pack_statistics,
-)
+from domain.frame_encoding import encode
+from domain.frame_statistics import pack_statistics, pack_statistics_many
+from domain.frames import FRAME_BYTES_MAX, SEQUENCE_MAX, Frame
 from eventlog.decoded import DECODED
 from eventlog.merkle import HASH_BYTES
 
@@ -45,6 +46,7 @@ STREAM_LENGTH_MAX: Final = 128
 TYPE_LENGTH_MAX: Final = 128
 ACTOR_LENGTH_MAX: Final = 200
 SOURCE_LENGTH_MAX: Final = 128
+TEXTS_REMEMBERED_MAX: Final = 16_384
 SCHEMA_VERSION_MAX: Final = 2**15 - 1
 TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 FRAME_SCHEMA_VERSION: Final = 1
@@ -87,7 +89,10 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class FrameWindow:
-    """What the log keeps of a frame beside its payload, so that questions need no decoding."""
+    """What the log keeps of a frame beside its payload, so that questions need no decoding.
+
+    `statistics` is empty once the payload was erased.
+    """
 
     start_ns: int
     end_ns: int
@@ -95,13 +100,65 @@ class FrameWindow:
     statistics: bytes
 
 
-@dataclass(frozen=True)
+class PayloadTier(IntEnum):
+    """Where the payload of an event is."""
+
+    ROW = 0
+    ARCHIVE = 1
+    ERASED = 2
+
+
+RECORDED_COLUMNS: Final = (
+    "position",
+    "stream",
+    "version",
+    "type",
+    "schema_version",
+    # As bytes: most readers never ask for these, and to make objects of them takes three times
+    # as long as all the rest.
+    "timestamptz_send(occurred_at) as occurred_at",
+    "timestamptz_send(recorded_at) as recorded_at",
+    "uuid_send(event_id) as event_id",
+    "uuid_send(correlation_id) as correlation_id",
+    "uuid_send(causation_id) as causation_id",
+    "actor",
+    "traceparent",
+    "source",
+    "sequence",
+    "payload_sha256",
+    "leaf_hash",
+    "window_start_ns",
+    "window_end_ns",
+    "reading_count",
+    "statistics",
+    "payload_tier",
+)
+"""What a `RecordedEvent` is made of, in SQL and in this order; its payload comes after them."""
+
+
 class RecordedEvent:
-    """An event as the log holds it.
+    """An event as the log holds it. Read-only; what costs is made when it is first asked for.
 
     `source` and `sequence` are its sender's own number for it, where it has one; `payload` is
-    None where the reader did not ask for it, and once it was archived or erased.
+    None where the reader did not ask for it, and for ever once it was erased.
+
+    Parameters
+    ----------
+    ledger : name of the log
+    row : its values of `RECORDED_COLUMNS`, and then its payload
     """
+
+    __slots__ = (
+        "_fact",
+        "_row",
+        "ledger",
+        "payload",
+        "position",
+        "schema_version",
+        "stream",
+        "type",
+        "version",
+    )
 
     ledger: str
     position: int
@@ -109,43 +166,193 @@ class RecordedEvent:
     version: int
     type: str
     schema_version: int
-    event_id: uuid.UUID
-    occurred_at: datetime
-    recorded_at: datetime
-    actor: str
-    correlation_id: uuid.UUID | None
-    causation_id: uuid.UUID | None
-    traceparent: str | None
-    source: str | None
-    sequence: int | None
     payload: bytes | None
-    payload_sha256: bytes
-    leaf_hash: bytes
-    window: FrameWindow | None
+
+    def __init__(self, ledger: str, row: asyncpg.Record) -> None:
+        self.ledger = ledger
+        self.position, self.stream, self.version, self.type, self.schema_version = row[:5]
+        self.payload = row[len(RECORDED_COLUMNS)]
+        self._row = row
+        self._fact: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RecordedEvent):
+            return NotImplemented
+        return self.identity == other.identity and self.payload == other.payload
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.ledger}/{self.position}: {self.type} v{self.schema_version} "
+            f"on {self.stream}@{self.version}>"
+        )
+
+    @property
+    def identity(self) -> tuple[str, int, bytes]:
+        """Ledger, position and leaf: no two events share them."""
+        return self.ledger, self.position, self.leaf_hash
+
+    @property
+    def occurred_at(self) -> datetime:
+        """When it was true, UTC."""
+        return _time(self._row[5])
+
+    @property
+    def recorded_at(self) -> datetime:
+        """When the log learnt of it, UTC."""
+        return _time(self._row[6])
+
+    @property
+    def event_id(self) -> uuid.UUID:
+        """Its identifier, recorded once."""
+        return uuid.UUID(bytes=self._row[7])
+
+    @property
+    def correlation_id(self) -> uuid.UUID | None:
+        """What it belongs to, across streams."""
+        return None if self._row[8] is None else uuid.UUID(bytes=self._row[8])
+
+    @property
+    def causation_id(self) -> uuid.UUID | None:
+        """The event that caused it."""
+        return None if self._row[9] is None else uuid.UUID(bytes=self._row[9])
+
+    @property
+    def actor(self) -> str:
+        """Who caused it."""
+        return cast("str", self._row[10])
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace it was recorded in."""
+        return cast("str | None", self._row[11])
+
+    @property
+    def source(self) -> str | None:
+        """Who numbered it."""
+        return cast("str | None", self._row[12])
+
+    @property
+    def sequence(self) -> int | None:
+        """Its number within `source`."""
+        return cast("int | None", self._row[13])
+
+    @property
+    def payload_sha256(self) -> bytes:
+        """SHA-256 of a fact's JSON, or of a frame's canonical form."""
+        return cast("bytes", self._row[14])
+
+    @property
+    def leaf_hash(self) -> bytes:
+        """Its leaf in the Merkle tree."""
+        return cast("bytes", self._row[15])
+
+    @property
+    def window(self) -> FrameWindow | None:
+        """What the log keeps of a frame beside its payload; None for a fact."""
+        start_ns, end_ns, reading_count, statistics = self._row[16:20]
+        if end_ns is None:
+            return None
+        return FrameWindow(start_ns, end_ns, reading_count, statistics or b"")
+
+    @property
+    def payload_tier(self) -> int:
+        """Where the payload is, a `PayloadTier`."""
+        return cast("int", self._row[20])
+
+    @property
+    def erased(self) -> bool:
+        """Whether the payload, and a frame's statistics, were erased by law."""
+        return self.payload_tier == PayloadTier.ERASED
 
     @property
     def is_frame(self) -> bool:
         """Whether the payload is a frame and not a fact."""
         return self.type == FRAME_RECORDED
 
-    @cached_property
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory while nothing of it is decoded."""
+        statistics = self._row[19]
+        return (
+            EVENT_OVERHEAD_BYTES
+            + (0 if self.payload is None else len(self.payload))
+            + (0 if statistics is None else len(statistics))
+        )
+
+    @property
     def fact(self) -> Any:
-        """The event object of a fact, brought to its current schema version."""
-        return decode_fact(self.type, self.schema_version, self._present())
+        """The event object of a fact, brought to its current schema version.
 
-    @cached_property
+        Raises
+        ------
+        UnreadableEvent
+            ``event.unknown_type``, ``event.unknown_version`` or ``event.payload_malformed``
+        PayloadErased, InvalidInput
+            ``payload.erased``, ``payload.not_in_log``
+        """
+        if self._fact is None:
+            if self.payload is None:
+                raise self._absent()
+            try:
+                self._fact = decode_fact(self.type, self.schema_version, self.payload, loads=_loads)
+            except UnreadableEvent as error:
+                raise error.at(self.ledger, self.position) from error
+        return self._fact
+
+    @property
     def frame(self) -> Frame:
-        """The decoded frame."""
-        return DECODED.get(self.payload_sha256, self._present())
+        """The decoded frame, remembered for a while by the process and not by the event.
 
-    def _present(self) -> bytes:
+        Raises
+        ------
+        UnknownEventType
+            ``event.unknown_version``
+        PayloadErased, InvalidInput
+            ``payload.erased``, ``payload.not_in_log``
+        """
+        try:
+            check_version_known(self.type, self.schema_version, FRAME_SCHEMA_VERSION)
+        except UnreadableEvent as error:
+            raise error.at(self.ledger, self.position) from error
         if self.payload is None:
-            raise InvalidInput(
-                "payload.not_in_log",
-                f"the payload of {self.ledger}/{self.position} is no longer in the log",
+            raise self._absent()
+        return DECODED.get(self.payload_sha256, self.payload)
+
+    def _absent(self) -> HeddleError:
+        if self.erased:
+            return PayloadErased(
+                "payload.erased",
+                f"the payload of {self.ledger}/{self.position} was erased; the log says by whom "
+                "and why",
+                hint="skip events that are `erased` where that is right",
                 value=self.position,
             )
-        return self.payload
+        return InvalidInput(
+            "payload.not_in_log",
+            f"the payload of {self.ledger}/{self.position} is no longer in the log",
+            value=self.position,
+        )
+
+
+EVENT_OVERHEAD_BYTES: Final = 1_500
+"""Measured: an event's objects without its payload and statistics."""
+
+_loads: Final = msgspec.json.decode  # ten times as fast as `json`, exact for large integers too
+_POSTGRES_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def _time(sent: bytes) -> datetime:
+    """Return the time that PostgreSQL sent: microseconds since 2000."""
+    microseconds = int.from_bytes(sent, "big", signed=True)
+    try:
+        return _POSTGRES_EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        # The driver stores the first and the last moment there is as -infinity and infinity.
+        first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+        return first if microseconds < 0 else last
 
 
 def new_fact(
@@ -184,6 +391,7 @@ def new_frame(
     event_id: uuid.UUID,
     occurred_at: datetime,
     encoded: bytes | None = None,
+    window: FrameWindow | None = None,
     traceparent: str | None = None,
 ) -> NewEvent:
     """Return the envelope for `frame` on `stream`, recorded once per agent and sequence.
@@ -191,6 +399,7 @@ def new_frame(
     Parameters
     ----------
     encoded : the frame's encoded form where the caller has it already
+    window : what `frame_windows` made of it where the caller has many frames
     """
     source = f"agent:{frame.header.agent}"
     DECODED.put(frame)
@@ -206,13 +415,20 @@ def new_frame(
         traceparent=traceparent,
         source=source,
         sequence=frame.sequence,
-        window=FrameWindow(
-            frame.window_start_ns,
-            frame.window_end_ns,
-            frame.reading_count,
-            pack_statistics(frame.header, channel_statistics(frame)),
-        ),
+        window=_window(frame, pack_statistics(frame)) if window is None else window,
     )
+
+
+def frame_windows(frames: Sequence[Frame]) -> list[FrameWindow]:
+    """Return what the log keeps of each of `frames` in its row; together they cost less."""
+    return [
+        _window(frame, statistics)
+        for frame, statistics in zip(frames, pack_statistics_many(frames), strict=True)
+    ]
+
+
+def _window(frame: Frame, statistics: bytes) -> FrameWindow:
+    return FrameWindow(frame.window_start_ns, frame.window_end_ns, frame.reading_count, statistics)
 
 
 def leaf_entry(
@@ -223,14 +439,18 @@ def leaf_entry(
     Strings, integers below 2**53 and ASCII keys: here `orjson` with sorted keys gives the bytes
     of RFC 8785, which the tests hold against the `rfc8785` library.
     """
+    occurred_at: datetime | str = event.occurred_at
+    # `orjson` writes a UTC time as `format_time` does, unless its fraction is zero.
+    if event.occurred_at.tzinfo is not UTC or not event.occurred_at.microsecond:
+        occurred_at = format_time(event.occurred_at)
     return orjson.dumps(
         {
             "actor": event.actor,
-            "causation_id": _text(event.causation_id),
-            "correlation_id": _text(event.correlation_id),
-            "event_id": str(event.event_id),
+            "causation_id": event.causation_id,
+            "correlation_id": event.correlation_id,
+            "event_id": event.event_id,
             "ledger": ledger,
-            "occurred_at": format_time(event.occurred_at),
+            "occurred_at": occurred_at,
             "payload_sha256": event.payload_sha256.hex(),
             "position": position,
             "recorded_at": recorded_at,
@@ -240,21 +460,14 @@ def leaf_entry(
             "type": event.type,
             "version": version,
         },
-        option=orjson.OPT_SORT_KEYS,
+        default=str,  # a driver's own kind of UUID
+        option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z,
     )
-
-
-def _text(identifier: uuid.UUID | None) -> str | None:
-    return None if identifier is None else str(identifier)
 
 
 def check_event(event: NewEvent) -> None:
     """Raise `InvalidInput` (``event.*``) unless `event` can be recorded."""
-    _check_text("stream", event.stream, STREAM_LENGTH_MAX, _STREAM)
-    _check_text("type", event.type, TYPE_LENGTH_MAX, _TYPE)
-    _check_text("actor", event.actor, ACTOR_LENGTH_MAX)
-    if event.source is not None:
-        _check_text("source", event.source, SOURCE_LENGTH_MAX)
+    _check_texts(event.stream, event.type, event.actor, event.source)
     if event.traceparent is not None and not TRACEPARENT.fullmatch(event.traceparent):
         raise InvalidInput(
             "event.traceparent_malformed",
@@ -295,7 +508,18 @@ def check_event(event: NewEvent) -> None:
             value=len(event.payload),
             limit=FRAME_BYTES_MAX,
         )
-    format_time(event.occurred_at)
+    if event.occurred_at.tzinfo is not UTC:
+        format_time(event.occurred_at)
+
+
+@lru_cache(maxsize=TEXTS_REMEMBERED_MAX)
+def _check_texts(stream: str, type_name: str, actor: str, source: str | None) -> None:
+    """Check the texts of an envelope; what was good once is not looked at again."""
+    _check_text("stream", stream, STREAM_LENGTH_MAX, _STREAM)
+    _check_text("type", type_name, TYPE_LENGTH_MAX, _TYPE)
+    _check_text("actor", actor, ACTOR_LENGTH_MAX)
+    if source is not None:
+        _check_text("source", source, SOURCE_LENGTH_MAX)
 
 
 def _check_text(

@@ -84,6 +84,15 @@ class Frontier:
             size += 1
         self.size = size
 
+    def add(self, leaf: bytes) -> None:
+        """Grow the tree by one leaf hash."""
+        hashes, carry = self._hashes, self.size
+        while carry & 1:
+            leaf = node_hash(hashes.pop(), leaf)
+            carry >>= 1
+        hashes.append(leaf)
+        self.size += 1
+
     def root(self) -> bytes:
         """Return the Merkle tree hash of all leaves so far."""
         return _joined(self._hashes) if self._hashes else EMPTY_ROOT

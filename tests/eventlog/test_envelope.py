@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from domain.errors import InvalidInput
 from domain.events import decode_fact
-from domain.frames import FRAME_BYTES_MAX, decode, unpack_statistics
+from domain.frame_decoding import decode
+from domain.frame_statistics import unpack_statistics
+from domain.frames import FRAME_BYTES_MAX
 from eventlog.envelope import NewEvent, check_event, leaf_entry
 from tests.eventlog.new_events import OCCURRED_AT, fact, frame_event, frame_of
 

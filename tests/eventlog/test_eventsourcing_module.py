@@ -59,6 +59,7 @@ from eventlog.eventsourcing_module.stored import (
 )
 from eventlog.ledger import Ledger
 from eventlog.reading import EventFilter, read_page, read_stream
+from eventlog.writer import Writer
 from tests.conftest import LEDGER
 from tests.database import execute, with_database
 from tests.eventlog.log_soundness import assert_log_is_sound
@@ -330,16 +331,16 @@ def test_an_insert_whose_answer_got_lost_is_no_conflict(
 ) -> None:
     recorder, originator = factory.application_recorder(), uuid4()
     recorder.insert_events([stored(originator, 1)])
-    transact = Ledger._transact
+    store = Writer._store_fenced
     lost = iter([True])
 
-    async def losing(self: Ledger, batch: Any) -> Any:
-        outcomes = await transact(self, batch)
+    async def losing(self: Writer, batch: Any, after: Any) -> bool:
+        stored = await store(self, batch, after)
         if next(lost, False):
             raise ConnectionResetError("cut after the commit")
-        return outcomes
+        return stored
 
-    monkeypatch.setattr(Ledger, "_transact", losing)
+    monkeypatch.setattr(Writer, "_store_fenced", losing)
     assert recorder.insert_events([stored(originator, 2)]) == [2]
     assert next(lost, None) is None
     with pytest.raises(IntegrityError):

@@ -1,0 +1,280 @@
+"""A batch: the appends of one transaction, each with its outcome, numbered, hashed and encoded.
+
+Pure: what the log held before comes in, what is to be stored comes out. All work on an event is
+done when its append is taken in, while the batch before is being committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from domain.errors import Conflict, HeddleError
+from domain.events import format_time
+from eventlog.appends import NO_STREAM, Append, Appended, IdempotencyKey, Placed
+from eventlog.copy_format import copy_row, microseconds
+from eventlog.envelope import NewEvent, leaf_entry
+from eventlog.merkle import Frontier, leaf_hash
+
+BATCH_EVENTS_MAX: Final = 4_000
+BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
+CALLERS_AT_ONCE: Final = 8
+"""Callers told of their outcome before the event loop looks for other work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What an event read from the log says, to compare a repetition with: `NewEvent.content`."""
+
+    content: tuple[str, str, int, bytes]
+
+
+Existing = tuple[NewEvent | Stored, Placed]
+
+
+@dataclass(slots=True)
+class Known:
+    """What the log holds under the keys of a batch, and what was added since.
+
+    `versions` names every stream the batch writes to or has expectations of; a stream that does
+    not exist has version 0. `identities` goes by the integer of the event id.
+    """
+
+    versions: dict[str, int] = field(default_factory=dict)
+    identities: dict[int, Existing] = field(default_factory=dict)
+    sequences: dict[tuple[str, int | None], Existing] = field(default_factory=dict)
+    keys: dict[str, tuple[bytes, Sequence[Placed]]] = field(default_factory=dict)
+
+
+NOTHING: Final = Known()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a ledger ends."""
+
+    position: int
+    recorded_at: datetime
+    frontier: bytes
+    root: bytes
+
+
+class Batch:
+    """Gives appends their outcomes, positions, versions and leaves, beyond a head.
+
+    Parameters
+    ----------
+    recorded_at : of every event of the batch, not before the head's
+    previous : the batch that is being committed meanwhile; its events count as recorded
+
+    Attributes
+    ----------
+    requests, outcomes : the appends taken in and what became of each, in the same order
+    events, versions, leaves, rows : of each event to be stored; a row is in COPY's format
+    new_keys : (key, content hash, first and last position) of appends that named a key
+    """
+
+    def __init__(
+        self,
+        ledger: str,
+        ledger_id: int,
+        head: Head,
+        recorded_at: datetime,
+        known: Known,
+        previous: Batch | None = None,
+    ) -> None:
+        self.head = head
+        self.recorded_at = recorded_at
+        self.known = known
+        self.requests: list[Append] = []
+        self.outcomes: list[Appended | HeddleError] = []
+        self.events: list[NewEvent] = []
+        self.versions: list[int] = []
+        self.leaves: list[bytes] = []
+        self.rows: list[bytes] = []
+        self.new_keys: list[tuple[str, bytes, int, int]] = []
+        self._ledger = ledger
+        self._ledger_id = ledger_id
+        self._frontier = Frontier(head.position, head.frontier)
+        self._recorded_us = microseconds(recorded_at)
+        self._recorded_at_text = format_time(recorded_at)
+        self._payload_bytes = 0
+        self._previous = NOTHING if previous is None else previous.known
+
+    def forget_previous(self) -> None:
+        """Let go of the batch before this one: it is committed."""
+        self._previous = NOTHING
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another append should wait for the next batch."""
+        return len(self.rows) >= BATCH_EVENTS_MAX or self._payload_bytes >= BATCH_BYTES_MAX
+
+    def add(self, request: Append) -> None:
+        """Take `request` in and note its outcome, which holds once the batch is committed."""
+        self.requests.append(request)
+        try:
+            earlier = self._earlier(request)
+            if earlier is not None:
+                self.outcomes.append(Appended(tuple(earlier), duplicate=True))
+                return
+            if request.expected:
+                self._check_expected(request.expected)
+        except Conflict as conflict:
+            self.outcomes.append(conflict)
+            return
+        placed = self._place(request.events)
+        self._payload_bytes += request.payload_bytes
+        if request.idempotency is not None:
+            key, content = request.idempotency.key, request.idempotency.content_sha256
+            self.new_keys.append((key, content, placed[0].position, placed[-1].position))
+            self.known.keys[key] = (content, placed)
+        self.outcomes.append(Appended(placed, duplicate=False))
+
+    def sealed(self) -> Head:
+        """Return where the ledger ends after this batch."""
+        if not self.rows:
+            return self.head
+        frontier = self._frontier
+        return Head(frontier.size, self.recorded_at, frontier.packed(), frontier.root())
+
+    def take_refused(self) -> list[Append]:
+        """Return the appends that were refused and leave the others to `settle`."""
+        if all(isinstance(outcome, Appended) for outcome in self.outcomes):
+            return []
+        refused: list[Append] = []
+        requests: list[Append] = []
+        outcomes: list[Appended | HeddleError] = []
+        for request, outcome in zip(self.requests, self.outcomes, strict=True):
+            if isinstance(outcome, Appended):
+                requests.append(request)
+                outcomes.append(outcome)
+            else:
+                refused.append(request)
+        self.requests, self.outcomes = requests, outcomes
+        return refused
+
+    async def settle(self) -> None:
+        """Hand every caller his outcome, a few at a time: the batch is committed."""
+        settled = 0
+        try:
+            for request, outcome in zip(self.requests, self.outcomes, strict=True):
+                request.settle(outcome)
+                settled += 1
+                if settled % CALLERS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        finally:
+            for request, outcome in zip(
+                self.requests[settled:], self.outcomes[settled:], strict=True
+            ):
+                request.settle(outcome)
+
+    def _earlier(self, request: Append) -> Sequence[Placed] | None:
+        """Return where `request` was recorded before, or None when it is new."""
+        if request.idempotency is not None:
+            key = request.idempotency.key
+            stored = self.known.keys.get(key) or self._previous.keys.get(key)
+            if stored is not None:
+                check_same_content(request.idempotency, stored[0])
+                return stored[1]
+        events = request.events
+        here, before = self.known.identities, self._previous.identities
+        numbers = [event.event_id.int for event in events]
+        if (
+            here.keys().isdisjoint(numbers)
+            and before.keys().isdisjoint(numbers)
+            and not any(event.source is not None and self._is_numbered(event) for event in events)
+            and (len(numbers) == 1 or len(set(numbers)) == len(numbers))
+        ):
+            return None
+        earlier = [existing[1] for existing in map(self._existing, events) if existing is not None]
+        if len(earlier) == len(events):
+            return earlier
+        raise Conflict(
+            "append.partly_recorded",
+            f"{len(earlier)} of the {len(events)} events of the append are recorded already, or "
+            "are one event twice",
+            hint="append what belongs together in one append, each event once",
+            value=len(earlier),
+            limit=len(events),
+        )
+
+    def _is_numbered(self, event: NewEvent) -> bool:
+        number = (event.source, event.sequence)
+        return number in self.known.sequences or number in self._previous.sequences
+
+    def _existing(self, event: NewEvent) -> Existing | None:
+        number = event.event_id.int
+        by_id = self.known.identities.get(number) or self._previous.identities.get(number)
+        if by_id is not None and by_id[0].content != event.content:
+            raise Conflict(
+                "event.id_reused",
+                f"event id {event.event_id} is recorded with other content at position "
+                f"{by_id[1].position}",
+                value=str(event.event_id),
+                limit=by_id[1].position,
+            )
+        if event.source is None:
+            return by_id
+        numbered = (event.source, event.sequence)
+        by_sequence = self.known.sequences.get(numbered) or self._previous.sequences.get(numbered)
+        if by_sequence is not None and by_sequence[0].content != event.content:
+            raise Conflict(
+                "source.sequence_reused",
+                f"sequence {event.sequence} of {event.source!r} is recorded with other content "
+                f"at position {by_sequence[1].position}",
+                hint="give every frame its own sequence number",
+                value=event.sequence,
+                limit=by_sequence[1].position,
+            )
+        return by_id or by_sequence
+
+    def _check_expected(self, expectations: Mapping[str, int]) -> None:
+        for stream, expected in expectations.items():
+            actual = self.known.versions.get(stream, NO_STREAM)
+            if actual != expected:
+                raise Conflict(
+                    "stream.version_conflict",
+                    f"stream {stream!r} is at version {actual}, not {expected}",
+                    hint="read it again and decide anew",
+                    value=expected,
+                    limit=actual,
+                )
+
+    def _place(self, events: Sequence[NewEvent]) -> tuple[Placed, ...]:
+        known, frontier = self.known, self._frontier
+        versions, identities = known.versions, known.identities
+        ledger, recorded_at = self._ledger, self.recorded_at
+        all_placed = []
+        for event in events:
+            position = frontier.size + 1
+            stream = event.stream
+            versions[stream] = version = versions.get(stream, NO_STREAM) + 1
+            leaf = leaf_hash(leaf_entry(ledger, position, version, self._recorded_at_text, event))
+            frontier.add(leaf)
+            self.rows.append(
+                copy_row(self._ledger_id, event, position, version, self._recorded_us, leaf)
+            )
+            self.events.append(event)
+            self.versions.append(version)
+            self.leaves.append(leaf)
+            placed = Placed(position, version, recorded_at)
+            all_placed.append(placed)
+            identities[event.event_id.int] = (event, placed)
+            if event.source is not None:
+                known.sequences[event.source, event.sequence] = (event, placed)
+        return tuple(all_placed)
+
+
+def check_same_content(idempotency: IdempotencyKey, stored_sha256: bytes) -> None:
+    """Raise `Conflict` (``idempotency_key.reused``) unless the key named the same request."""
+    if stored_sha256 != idempotency.content_sha256:
+        raise Conflict(
+            "idempotency_key.reused",
+            f"idempotency key {idempotency.key!r} was used for another request",
+            hint="use a new key for a new request",
+            value=idempotency.key,
+        )

@@ -1,0 +1,373 @@
+"""The writer's own order of things: what it assumes, and what becomes of it when it was wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from dataclasses import dataclass, replace
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from domain.errors import Conflict, HeddleError, InvalidInput, Unavailable
+from eventlog.batch import Batch, Head, Known
+from eventlog.copy_format import EVENT_COLUMNS, copy_stream
+from eventlog.database import Pool, create_pool
+from eventlog.envelope import NewEvent
+from eventlog.ledger import Appended, IdempotencyKey, Ledger
+from eventlog.merkle import EMPTY_ROOT
+from eventlog.reading import read_page
+from eventlog.writer import Writer
+from tests.eventlog.log_soundness import assert_log_is_sound
+from tests.eventlog.new_events import OCCURRED_AT, fact, frame_event, frame_of, opened
+
+pytestmark = pytest.mark.anyio
+_names = (f"ledger-{n}" for n in itertools.count(1))
+
+
+@pytest.fixture
+def in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let others have their turn after every event and every caller."""
+    monkeypatch.setattr("eventlog.writer.EVENTS_AT_ONCE", 1)
+    monkeypatch.setattr("eventlog.batch.CALLERS_AT_ONCE", 1)
+
+
+# --- any interleaving ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wish:
+    """An append that a caller asks for, drawn from few labels so that they meet again."""
+
+    log: int
+    facts: tuple[tuple[int, int, int], ...]  # label, stream, content
+    frame: int | None
+    expected: tuple[int, int] | None  # stream, version
+    key: int | None
+    pause: int
+
+    def events(self) -> list[NewEvent]:
+        """Return what is to be recorded."""
+        events = [
+            fact(f"label-{label}", f"asset:loop-{stream}", actor=f"user:{content}")
+            if content == 0
+            else fact(f"label-{label}", f"asset:other-{stream}")
+            for label, stream, content in self.facts
+        ]
+        if self.frame is not None:
+            events.append(frame_event(frame_of(self.frame)))
+        return events
+
+
+wishes = st.builds(
+    Wish,
+    log=st.integers(0, 1),
+    facts=st.lists(
+        st.tuples(st.integers(0, 12), st.integers(0, 2), st.integers(0, 4).map(lambda n: n // 4)),
+        min_size=1,
+        max_size=3,
+    ).map(tuple),
+    frame=st.none() | st.integers(1, 4),
+    expected=st.none() | st.tuples(st.integers(0, 2), st.integers(0, 3)),
+    key=st.none() | st.none() | st.integers(0, 3),
+    pause=st.integers(0, 2),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(st.lists(wishes, min_size=1, max_size=24))
+async def test_any_interleaving_of_appends_is_sound(
+    pool: Pool, in_small_steps: None, asked: list[Wish]
+) -> None:
+    name = next(_names)
+    logs = [await Ledger.open(pool, name), await Ledger.open(pool, name)]
+    try:
+        outcomes = await asyncio.gather(*(_ask(logs[wish.log], wish) for wish in asked))
+        recorded = {e.position: e for e in await read_page(logs[0], 0, limit=200)}
+        accepted: set[int] = set()
+        for wish, outcome in zip(asked, outcomes, strict=True):
+            if isinstance(outcome, HeddleError):
+                assert isinstance(outcome, Conflict)
+                assert outcome.code in {
+                    "stream.version_conflict",
+                    "idempotency_key.reused",
+                    "event.id_reused",
+                    "append.partly_recorded",
+                }
+                continue
+            assert len(outcome.placed) == len(wish.events())
+            for event, placed in zip(wish.events(), outcome.placed, strict=True):
+                found = recorded[placed.position]
+                assert found.event_id == event.event_id
+                assert (found.stream, found.payload) == (event.stream, event.payload)
+                assert found.version == placed.version
+            if not outcome.duplicate:
+                positions = {placed.position for placed in outcome.placed}
+                assert accepted.isdisjoint(positions)
+                accepted |= positions
+        assert accepted == recorded.keys()
+        await assert_log_is_sound(logs[0], len(recorded))
+        await _assert_repetitions_are_recognised(logs, asked, outcomes)
+        await assert_log_is_sound(logs[0], len(recorded) + 1)
+    finally:
+        for log in logs:
+            await log.close()
+
+
+async def _assert_repetitions_are_recognised(
+    logs: list[Ledger], asked: list[Wish], outcomes: list[Appended | HeddleError]
+) -> None:
+    """Ask everything that was accepted again, expecting what cannot be, beside something new."""
+    accepted = [
+        (wish, outcome)
+        for wish, outcome in zip(asked, outcomes, strict=True)
+        if isinstance(outcome, Appended)
+    ]
+    new, *again = await asyncio.gather(
+        logs[0].append([fact("something new")]),
+        *(
+            _ask(logs[1 - wish.log], replace(wish, expected=(0, 99), key=None))
+            for wish, _ in accepted
+        ),
+    )
+    assert isinstance(new, Appended)
+    for (_, first), repeated in zip(accepted, again, strict=True):
+        assert isinstance(repeated, Appended)
+        assert repeated.duplicate
+        assert repeated.placed == first.placed
+
+
+async def _ask(log: Ledger, wish: Wish) -> Appended | HeddleError:
+    for _ in range(wish.pause):
+        await asyncio.sleep(0)
+    events = wish.events()
+    expected = {f"asset:loop-{wish.expected[0]}": wish.expected[1]} if wish.expected else None
+    key = None if wish.key is None else IdempotencyKey.of(f"key-{wish.key}", repr(events).encode())
+    try:
+        return await log.append(events, expected=expected, idempotency=key)
+    except HeddleError as error:
+        return error
+
+
+# --- what is assumed ----------------------------------------------------------------------
+
+
+async def test_streams_named_while_a_batch_is_filled_go_on_where_they_ended(
+    ledger: Ledger, database_url: str, in_small_steps: None
+) -> None:
+    streams = [f"asset:loop-{n}" for n in range(40)]
+    for turn in range(2):
+        await ledger.append([fact(f"{stream}/{turn}", stream) for stream in streams])
+    async with opened(database_url) as fresh:  # knows no stream yet
+
+        async def late(number: int) -> Appended:
+            for _ in range(number):
+                await asyncio.sleep(0)
+            return await fresh.append([fact(f"late-{number}", streams[number])])
+
+        outcomes = await asyncio.gather(*(late(number) for number in range(len(streams))))
+    assert [outcome.placed[0].version for outcome in outcomes] == [3] * len(streams)
+    await assert_log_is_sound(ledger, 3 * len(streams))
+
+
+async def test_a_batch_that_goes_on_elsewhere_than_its_stream_is_refused_by_the_database(
+    ledger: Ledger,
+) -> None:
+    await ledger.append([fact(1)])
+    ledger._writer._versions["asset:loop-1"] = 7  # as a fault of the writer would have it
+    assert (await ledger.append([fact(2)])).placed[0].version == 2
+    await assert_log_is_sound(ledger, 2)
+
+
+async def test_a_refusal_rests_on_what_the_log_holds_now(ledger: Ledger, database_url: str) -> None:
+    await ledger.append([fact(1)])
+    async with opened(database_url) as other:
+        await other.append([fact(2)])
+    # This process believes that the stream is at version 1.
+    assert (await ledger.append([fact(3)], expected={"asset:loop-1": 2})).position == 3
+    with pytest.raises(Conflict) as refused:
+        await ledger.append([fact(4)], expected={"asset:loop-1": 2})
+    assert refused.value.limit == 3
+
+
+async def test_streams_known_are_bounded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventlog.writer.STREAMS_KNOWN_MAX", 5)
+    for number in range(30):
+        await ledger.append([fact(number, f"asset:loop-{number % 12}")])
+        assert len(ledger._writer._versions) <= 6
+    await assert_log_is_sound(ledger, 30)
+
+
+# --- one bad append -----------------------------------------------------------------------
+
+
+async def test_bad_appends_among_good_ones_fail_alone_and_nobody_waits(
+    ledger: Ledger, in_small_steps: None
+) -> None:
+    await ledger.append([fact("taken")])
+    chance = random.Random(7)
+
+    async def one(number: int) -> None:
+        kind = chance.randrange(5)
+        good = fact(f"good-{number}", f"asset:loop-{number % 7}")
+        if kind == 0:
+            with pytest.raises(Conflict, match="other content"):
+                await ledger.append([fact("taken", "asset:elsewhere")])
+        elif kind == 1:
+            with pytest.raises(Conflict, match="is at version"):
+                await ledger.append([good], expected={"asset:loop-1": 10_000})
+        elif kind == 2:
+            assert (await ledger.append([fact("taken")])).position == 1
+        else:
+            placed = (await ledger.append([good])).placed[0]
+            good_ones.append(placed.position)
+
+    good_ones: list[int] = []
+    async with asyncio.timeout(60):
+        for start in range(0, 400, 100):
+            await asyncio.gather(*(one(number) for number in range(start, start + 100)))
+    assert sorted(good_ones) == list(range(2, len(good_ones) + 2))
+    await assert_log_is_sound(ledger, len(good_ones) + 1)
+
+
+async def test_a_failed_batch_is_told_though_the_one_before_is_still_being_told(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventlog.batch.CALLERS_AT_ONCE", 1)
+    await ledger.append([fact(0)])
+    store, stored = Writer._store_fenced, []
+
+    async def failing(self: Writer, batch: Batch, after: Head) -> bool:
+        stored.append(batch)
+        if len(stored) == 2:
+            raise ConnectionResetError("cut")
+        return await store(self, batch, after)
+
+    monkeypatch.setattr(Writer, "_store_fenced", failing)
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(ledger.append([fact(n)]) for n in range(1, 101)))
+    assert len(stored) >= 2
+    await assert_log_is_sound(ledger, 101)
+
+
+async def test_a_writer_whose_every_batch_fails_goes_on_and_rests_when_nothing_waits(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.append([fact(0)])
+    turns = 0
+
+    async def broken(self: Writer, *_: object) -> None:
+        nonlocal turns
+        turns += 1
+        raise TypeError("a fault of ours")
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(Writer, "_store_fenced", broken)
+        faulty.setattr(Writer, "_transact", broken)
+        for number in range(3):
+            with pytest.raises(InvalidInput, match="a fault of ours"):
+                await ledger.append([fact(number + 1)])
+        seen = turns
+        await asyncio.sleep(0.05)
+        assert turns == seen
+    assert (await ledger.append([fact(1)])).position == 2
+
+
+@pytest.mark.parametrize("careful", [False, True])
+async def test_a_cancellation_that_nobody_meant_ends_no_writer(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, careful: bool
+) -> None:
+    await ledger.append([fact(0)])
+    strays = iter(range(3))
+
+    async def cancelled(self: Writer, *_: object) -> None:
+        if next(strays, None) is not None:
+            raise asyncio.CancelledError
+        raise ConnectionResetError("cut")
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr("eventlog.writer.RETRY_DELAY_S", 0.001)
+        faulty.setattr(Writer, "_store_fenced", cancelled)
+        if careful:
+            faulty.setattr(Writer, "_transact", cancelled)
+            with pytest.raises(Unavailable):
+                await ledger.append([fact(1)])
+        else:
+            assert (await ledger.append([fact(1)])).position == 2
+    assert (await ledger.append([fact(1)])).position == 2
+
+
+# --- pipelining ---------------------------------------------------------------------------
+
+
+async def test_the_next_batch_is_built_while_one_commits(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.append([fact(0)])
+    store, sizes = Writer._store_fenced, []
+
+    async def watched(self: Writer, batch: Batch, after: Head) -> bool:
+        sizes.append(len(batch.rows))
+        done = await store(self, batch, after)
+        built = self._batch
+        overlapped.append(0 if built is None else len(built.rows))
+        return done
+
+    overlapped: list[int] = []
+    monkeypatch.setattr(Writer, "_store_fenced", watched)
+
+    async def caller(number: int) -> None:
+        for turn in range(5):
+            await ledger.append([fact(f"{number}/{turn}", f"asset:loop-{number}")])
+
+    await asyncio.gather(*(caller(number) for number in range(128)))
+    assert sum(sizes) == 640
+    assert max(sizes) < 128
+    assert max(overlapped) >= 32
+    await assert_log_is_sound(ledger, 641)
+
+
+# --- as the database takes it -------------------------------------------------------------
+
+
+async def test_rows_in_copy_format_hold_what_the_event_says(database_url: str) -> None:
+    events = [
+        fact("plain"),
+        fact("full", correlation_id=fact(1).event_id, causation_id=fact(2).event_id,
+             traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01", source="user:ü", sequence=9),
+        frame_event(frame_of(4)),
+    ]  # fmt: skip
+    batch = Batch("plant-1", 3, Head(0, OCCURRED_AT, b"", EMPTY_ROOT), OCCURRED_AT, Known())
+    placed = batch._place(events)
+    connections = await create_pool(database_url)
+    async with connections.acquire() as connection:
+        await connection.copy_to_table(
+            "event",
+            source=copy_stream(batch.rows),
+            columns=EVENT_COLUMNS,
+            format="binary",
+        )
+        rows = await connection.fetch("select * from event order by position")
+    await connections.close()
+    for event, place, row in zip(events, placed, rows, strict=True):
+        assert_row(row, event)
+        assert (row["position"], row["version"]) == (place.position, place.version)
+        assert row["recorded_at"] == OCCURRED_AT
+        assert row["ledger_id"] == 3
+
+
+def assert_row(row: asyncpg.Record, event: NewEvent) -> None:
+    """Compare every column that comes from the event itself."""
+    for name in (
+        *("stream", "type", "schema_version", "event_id", "occurred_at", "actor", "payload"),
+        *("payload_sha256", "correlation_id", "causation_id", "traceparent", "source", "sequence"),
+    ):
+        assert row[name] == getattr(event, name)
+    window = event.window
+    assert row["window_start_ns"] == (window and window.start_ns)
+    assert row["window_end_ns"] == (window and window.end_ns)
+    assert row["reading_count"] == (window and window.reading_count)
+    assert row["statistics"] == (window and window.statistics)

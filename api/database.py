@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import asyncpg
 
 from api.settings import ServerSettings
+from domain.errors import Unavailable
+from eventlog.database import CONNECTION_LOST, Pool, create_pool
 from eventlog.embedded import EmbeddedPostgres
 
 
@@ -17,3 +21,37 @@ def open_database(settings: ServerSettings) -> Iterator[str]:
         return
     with EmbeddedPostgres.start(settings.data_dir) as server:
         yield server.url
+
+
+@asynccontextmanager
+async def open_pool(settings: ServerSettings) -> AsyncIterator[tuple[Pool, str]]:
+    """Yield connections to the database, and its URL, for a command that does not migrate it.
+
+    Raises
+    ------
+    Unavailable
+        ``database.unavailable``, ``database.old_schema``
+    """
+    with open_database(settings) as url:
+        try:
+            pool = await create_pool(url, connections_max=settings.connections_max)
+        except CONNECTION_LOST as error:
+            raise Unavailable(
+                "database.unavailable",
+                f"the database cannot be reached: {error}",
+                hint="HEDDLE_DATABASE_URL names it",
+            ) from error
+        try:
+            yield pool, url
+        except (
+            asyncpg.UndefinedTableError,
+            asyncpg.UndefinedColumnError,
+            asyncpg.UndefinedFunctionError,
+        ) as error:
+            raise Unavailable(
+                "database.old_schema",
+                f"the database is older than this program: {error}",
+                hint="run `heddle migrate`, or start `heddle serve` once",
+            ) from error
+        finally:
+            await pool.close()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
+import random
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
-import asyncpg
 import pytest
-from anyio._backends._asyncio import TestRunner
 from hypothesis import HealthCheck, settings
 
 from eventlog.database import Pool, create_pool
@@ -30,23 +27,21 @@ settings.register_profile(
 settings.load_profile("heddle")
 
 LEDGER = "plant-1"
+FAULTS = 200
 
-_collect_exception = TestRunner._exception_handler
-
-
-def _collect_unless_driver_left_it(
-    self: TestRunner, loop: asyncio.AbstractEventLoop, context: dict[str, Any]
-) -> None:
-    """Pass over a future that asyncpg itself left behind when its connection was cut.
-
-    Whoever used the connection was told by an exception of his own; that one is judged.
-    """
-    if not isinstance(context.get("exception"), asyncpg.ConnectionDoesNotExistError):
-        _collect_exception(self, loop, context)
-
-
-TestRunner._exception_handler = _collect_unless_driver_left_it  # type: ignore[method-assign]
 _numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a longer run of the fault test be asked for, and one be repeated."""
+    parser.addoption(
+        "--faults",
+        type=int,
+        default=int(os.environ.get("HEDDLE_FAULTS", FAULTS)),
+        help=f"faults that tests/end_to_end/test_exactly_once.py injects (HEDDLE_FAULTS, {FAULTS})",
+    )
+    seed = 1 if os.environ.get("CI") else random.randrange(1_000_000)
+    parser.addoption("--fault-seed", type=int, default=seed, help="what their order is drawn from")
 
 
 @pytest.fixture(scope="session")

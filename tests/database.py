@@ -12,7 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from eventlog.embedded import BOOTSTRAP_ROLE, ROLE, EmbeddedPostgres
+from eventlog.embedded import EmbeddedPostgres
+from eventlog.embedded_cluster import BOOTSTRAP_ROLE, ROLE
 
 
 @contextmanager

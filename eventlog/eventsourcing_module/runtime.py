@@ -300,7 +300,7 @@ def _result(
         raise InterfaceError("the ledger was closed") from error
     try:
         return future.result(timeout_s)
-    except (HeddleError, asyncpg.PostgresError, *CONNECTION_LOST) as error:
+    except (HeddleError, asyncpg.PostgresError, asyncpg.InterfaceError, *CONNECTION_LOST) as error:
         if not future.done():
             future.cancel()
             raise OperationalError(f"no answer within {timeout_s} s; the outcome is open") from None
@@ -331,6 +331,7 @@ _LIBRARY_ERRORS: Final[tuple[tuple[Any, type[Exception]], ...]] = (
     (asyncpg.InternalServerError, InternalError),
     (CONNECTION_LOST, OperationalError),
     (asyncpg.PostgresSystemError, OperationalError),
+    (asyncpg.InterfaceError, InterfaceError),
     ((asyncpg.SyntaxOrAccessError, asyncpg.InvalidCatalogNameError), ProgrammingError),
     (BaseException, DatabaseError),
 )

@@ -6,8 +6,12 @@
     ├── InvalidInput        a value from outside breaks a stated rule; change it and try again
     │   └── MalformedFrame  bytes that are not a frame or a batch of frames
     ├── NotFound            a name that nothing answers to
+    │   └── PayloadErased   an event whose content was erased by law
     ├── CommandRejected     a command that the state of its object does not allow
     ├── Conflict            somebody else was first, or said something else under the same key
+    ├── UnreadableEvent     a stored event that stops its reader (`domain.events`)
+    │   ├── UnknownEventType    its type or version is not known to this software
+    │   └── MalformedFact       its payload is none of its type and version
     └── Unavailable         not now; the same request may succeed later
 
 Errors know neither HTTP nor GraphQL: ``api/`` maps them in one table. ``code`` is dotted and
@@ -55,6 +59,10 @@ class MalformedFrame(InvalidInput):
 
 class NotFound(HeddleError):
     """A name that nothing answers to."""
+
+
+class PayloadErased(NotFound):
+    """What an event held was erased by law; that it happened is still proved."""
 
 
 class CommandRejected(HeddleError):

@@ -21,10 +21,13 @@ import orjson
 from domain.errors import HeddleError, InvalidInput, NotFound
 from domain.frames import FRAME_BYTES_MAX
 from eventlog.checkpoints import Checkpoint, open_checkpoint
+from eventlog.envelope import RECORDED_COLUMNS, RecordedEvent
+from eventlog.findings import ERASED_NAMED_MAX, Erased, Finding
 from eventlog.merkle import HASH_BYTES, check_inclusion, leaf_hash
 from eventlog.notes import NOTE_BYTES_MAX, Note, VerifierKey
+from eventlog.payload_verification import payload_sha256
+from eventlog.payloads import fill, recorded_erasures
 from eventlog.tiles import ENTRY_COLUMNS, ENTRY_NAMES, LedgerTiles, entry_of
-from eventlog.verification import Finding, payload_sha256
 
 BUNDLE_FORMAT: Final = "heddle-bundle/1"
 PAGE_EVENTS: Final = 100
@@ -59,6 +62,9 @@ class BundleReport:
     ----------
     trusted : whether the checkpoint is signed by a key that the reader brought along; else it
         is only consistent with the key that the bundle itself names
+    payloads_absent : events whose payload is not in the bundle
+    erased : those of them that it says were erased by law, and by which event; the first
+        `ERASED_NAMED_MAX`
     """
 
     ledger: str
@@ -69,6 +75,7 @@ class BundleReport:
     events: int = 0
     payloads: int = 0
     payloads_absent: int = 0
+    erased: list[Erased] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -149,6 +156,7 @@ async def export_bundle(
 
 async def _lines(tiles: LedgerTiles, selection: Selection, size: int) -> AsyncIterator[bytes]:
     first = selection.first
+    erasures: dict[int, int] = {}
     while first <= selection.last:
         last = min(selection.last, first + PAGE_EVENTS - 1)
         rows = await _fetch(tiles, selection.stream, first, last, size)
@@ -161,22 +169,32 @@ async def _lines(tiles: LedgerTiles, selection: Selection, size: int) -> AsyncIt
             )
         proofs = await tiles.inclusion_proofs([row["position"] - 1 for row in rows], size)
         for row, proof in zip(rows, proofs, strict=True):
-            payload = await tiles.pool.fetchval(
-                "select payload from event where ledger_id = $1 and position = $2",
-                tiles.ledger_id,
-                row["position"],
-            )
-            yield (
-                orjson.dumps(
-                    {
-                        "entry": entry_of(row).decode(),
-                        "payload": None if payload is None else _base64(payload),
-                        "proof": [_base64(sibling) for sibling in proof],
-                    }
+            event = await _with_payload(tiles, row["position"])
+            line: dict[str, Any] = {
+                "entry": entry_of(row).decode(),
+                "payload": None if event.payload is None else _base64(event.payload),
+                "proof": [_base64(sibling) for sibling in proof],
+            }
+            if event.erased:
+                erasures = erasures or await recorded_erasures(
+                    tiles.pool, tiles.ledger_id, tiles.name
                 )
-                + b"\n"
-            )
+                line["erased_by"] = erasures.get(event.position)
+            yield orjson.dumps(line) + b"\n"
         first = last + 1
+
+
+async def _with_payload(tiles: LedgerTiles, position: int) -> RecordedEvent:
+    """Return the event at `position`, one at a time: a payload may be large."""
+    row = await tiles.pool.fetchrow(
+        f"select {', '.join(RECORDED_COLUMNS)}, payload from event "
+        "where ledger_id = $1 and position = $2",
+        tiles.ledger_id,
+        position,
+    )
+    assert row is not None, "its envelope was just read"
+    [event] = await fill(tiles.pool, tiles.ledger_id, [RecordedEvent(tiles.name, row)])
+    return event
 
 
 async def _fetch(
@@ -288,6 +306,7 @@ def _check_event(report: BundleReport, document: dict[str, Any]) -> dict[str, An
         )
     if payload is None:
         report.payloads_absent += 1
+        _note_erased(report, envelope, document.get("erased_by"))
         return envelope
     report.payloads += 1
     try:
@@ -311,6 +330,23 @@ def _check_event(report: BundleReport, document: dict[str, Any]) -> dict[str, An
             actual=actual,
         )
     return envelope
+
+
+def _note_erased(report: BundleReport, envelope: dict[str, Any], erased_by: Any) -> None:
+    """Note by which event a payload was erased, as far as the bundle says so."""
+    if erased_by is None:
+        return
+    position: int = envelope["position"]
+    if not isinstance(erased_by, int) or not position < erased_by <= report.checkpoint.size:
+        report.add(
+            "bundle.erasure",
+            f"event {position} cannot have been erased by event {erased_by!r:.40}",
+            position=position,
+            stream=envelope["stream"],
+            actual=erased_by if isinstance(erased_by, int) else None,
+        )
+    elif len(report.erased) < ERASED_NAMED_MAX:
+        report.erased.append(Erased(position, envelope["stream"], erased_by))
 
 
 def _check_order(

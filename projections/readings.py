@@ -3,6 +3,8 @@
 The stored frames are the raw time series. Of readings of one channel with the same time, the one
 at the highest position counts. Whatever the range, at most `points_max` points a channel come
 back, chosen by MinMaxLTTB so that peaks stay visible; the lowest and the highest always stay.
+
+Extremes by second are made from frames, piece by piece; those by minute and hour are stored.
 """
 
 from __future__ import annotations
@@ -19,19 +21,29 @@ from tsdownsample import MinMaxLTTBDownsampler
 
 from domain.asset import telemetry_stream
 from domain.errors import InvalidInput
+from domain.frame_stacks import stacked
 from domain.frames import ByteArray, FloatArray, IntArray, Quality
+from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import read_frames
-from projections.rollups import read_extremes
+from projections.buckets import SECOND_NS
+from projections.frame_readings import decoded_frames, decoded_together, series_key
+from projections.rollup_columns import HOUR_S, MINUTE_S, read_rollups
 
 POINTS_MAX: Final = 10_000
 RAW_READINGS_MAX: Final = 2_000_000
+"""Stored readings, of all channels, that a range may hold and still be read raw."""
+
+SECOND_READINGS_MAX: Final = 20_000_000
+"""The same for extremes by second, which are made from frames."""
+
+PIECE_READINGS: Final = 1_000_000
+"""About so many readings of a range are held at a time while seconds are made."""
+
 ROLLUP_BUCKETS_MAX: Final = 200_000
 FRAMES_PAGE: Final = 500
-FRAMES_AT_ONCE: Final = 16
+FRAMES_AT_ONCE: Final = 64
 """Frames decoded before others get their turn on the event loop."""
-
-SECOND_NS: Final = 1_000_000_000
 
 _DOWNSAMPLER = MinMaxLTTBDownsampler()  # type: ignore[no-untyped-call]
 
@@ -63,6 +75,49 @@ class ReadingColumns:
     values: FloatArray
     qualities: ByteArray
     reading_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LastValues:
+    """The last GOOD reading of every channel that has one, as parallel columns.
+
+    Parameters
+    ----------
+    asset_ids, channels : sorted by asset, then by channel
+    times_ns : int64, shape (n,), ns since 1970 UTC
+    values : float64, shape (n,), SI
+    """
+
+    asset_ids: tuple[str, ...]
+    channels: tuple[str, ...]
+    times_ns: IntArray
+    values: FloatArray
+
+
+async def read_last_values(ledger: Ledger, asset_ids: Sequence[str] | None = None) -> LastValues:
+    """Return the last GOOD reading of every channel of `asset_ids`; None for all assets."""
+    # Arrays, made by PostgreSQL: a row each would cost more than the question.
+    row = await ledger.pool.fetchrow(
+        """
+        select array_agg(asset_id) as asset_ids, array_agg(channel) as channels,
+            array_agg(read_at_ns) as times_ns, array_agg(value) as values
+        from (
+            select asset_id, channel, read_at_ns, value from twin_channel
+            where ledger_id = $1 and value is not null
+                and ($2::text[] is null or asset_id = any($2))
+            order by asset_id, channel
+        ) last
+        """,
+        ledger.ledger_id,
+        None if asset_ids is None else list(asset_ids),
+    )
+    assert row is not None, "an aggregate has one row"
+    return LastValues(
+        tuple(row["asset_ids"] or ()),
+        tuple(row["channels"] or ()),
+        np.array(row["times_ns"] or (), np.int64),
+        np.array(row["values"] or (), np.float64),
+    )
 
 
 async def read_columns(
@@ -115,46 +170,85 @@ async def read_columns(
         end_ns,
     )
     assert row is not None, "an aggregate has one row"
-    if row["readings"] <= RAW_READINGS_MAX:
-        columns = await _read_raw(ledger, asset_id, channels, start_ns, end_ns, with_bad=with_bad)
+    readings = row["readings"]
+    if readings <= RAW_READINGS_MAX:
+        columns = await read_raw(
+            ledger, asset_id, channels, start_ns=start_ns, end_ns=end_ns, with_bad=with_bad
+        )
+        return [_thinned(column, points_max) for column in columns]
+    start_ns, end_ns = max(start_ns, row["earliest"]), min(end_ns, row["latest"])
+    seconds = (end_ns - start_ns) // SECOND_NS
+    if readings <= SECOND_READINGS_MAX and seconds <= ROLLUP_BUCKETS_MAX:
+        columns = await _read_seconds(ledger, asset_id, channels, start_ns, end_ns, readings)
     else:
-        start_ns, end_ns = max(start_ns, row["earliest"]), min(end_ns, row["latest"])
-        columns = await _read_rollup(ledger, asset_id, channels, start_ns, end_ns)
+        tier = Tier.MINUTE if seconds // MINUTE_S <= ROLLUP_BUCKETS_MAX else Tier.HOUR
+        columns = await _read_rollups(ledger, asset_id, channels, tier, start_ns, end_ns)
     return [_thinned(column, points_max) for column in columns]
 
 
 # --- raw ----------------------------------------------------------------------------------
 
 
-async def _read_raw(
+async def read_raw(
+    ledger: Ledger,
+    asset_id: str,
+    channels: Sequence[str],
+    *,
+    start_ns: int,
+    end_ns: int,
+    with_bad: bool = False,
+) -> list[ReadingColumns]:
+    """Return every reading of `channels` from `start_ns` to `end_ns`, both included.
+
+    Parameters
+    ----------
+    with_bad : return BAD readings too (never MISSING ones)
+
+    Raises
+    ------
+    InvalidInput
+        ``readings.too_many`` when the frames of the range hold more than `RAW_READINGS_MAX`
+        readings of all channels
+    """
+    return await _read(
+        ledger, asset_id, channels, start_ns, end_ns, RAW_READINGS_MAX, with_bad=with_bad
+    )
+
+
+async def _read(
     ledger: Ledger,
     asset_id: str,
     channels: Sequence[str],
     start_ns: int,
     end_ns: int,
+    readings_max: int,
     *,
     with_bad: bool,
 ) -> list[ReadingColumns]:
     parts: dict[str, list[_Part]] = {channel: [] for channel in channels}
     stream = telemetry_stream(asset_id)
     after = (-(2**63), 0)
+    readings = 0
     while frames := await read_frames(
         ledger, stream, start_ns=start_ns, end_ns=end_ns, limit=FRAMES_PAGE, after=after
     ):
-        after = (frames[-1].frame.window_end_ns, frames[-1].position)
-        for number, event in enumerate(frames):
-            if number % FRAMES_AT_ONCE == 0:
-                await asyncio.sleep(0)
-            for index, header in enumerate(event.frame.header.channels):
-                if header.name in parts:
-                    parts[header.name].append(
-                        _Part(
-                            event.position,
-                            event.frame.channel_times_ns(index),
-                            event.frame.channel_si(index),
-                            event.frame.qualities[index],
-                        )
-                    )
+        assert frames[-1].window is not None, "a frame has a window"
+        after = (frames[-1].window.end_ns, frames[-1].position)
+        # A long range does not push out of memory what was just recorded.
+        few = readings == 0 and len(frames) < FRAMES_PAGE
+        present = [event for event in frames if not event.erased]
+        readings += sum(event.window.reading_count for event in present if event.window)
+        if readings > readings_max:
+            raise InvalidInput(
+                "readings.too_many",
+                f"the range holds more than {readings_max} readings of {asset_id}",
+                hint="ask for a shorter range",
+                value=readings,
+                limit=readings_max,
+            )
+        for at in range(0, len(present), FRAMES_AT_ONCE):
+            await asyncio.sleep(0)
+            _add_parts(parts, present[at : at + FRAMES_AT_ONCE], remember=few)
     return [
         _joined(channel, parts[channel], start_ns, end_ns, with_bad=with_bad)
         for channel in channels
@@ -163,10 +257,30 @@ async def _read_raw(
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    position: int
+    """Readings of a channel from frames of equal length: positions (n_frames,), the rest 2-D."""
+
+    positions: IntArray
     times_ns: IntArray
     values: FloatArray
-    qualities: ByteArray
+    qualities: ByteArray | None
+
+
+def _add_parts(
+    parts: dict[str, list[_Part]], events: Sequence[RecordedEvent], *, remember: bool
+) -> None:
+    frames = decoded_frames(events, remember=remember)
+    numeric = [n for n, frame in enumerate(frames) if series_key(frame.header).channels]
+    positions = np.array([events[n].position for n in numeric], np.int64)
+    at = 0
+    for piece in decoded_together([frames[n] for n in numeric]):
+        for stack in stacked(piece):
+            places = at + np.array(stack.places)
+            for row, channel in enumerate(stack.channels):
+                if channel.name in parts:
+                    qualities = None if stack.all_good else stack.quality[:, row]
+                    part = _Part(positions[places], stack.times_ns, stack.si[:, row], qualities)
+                    parts[channel.name].append(part)
+        at += len(piece)
 
 
 def _joined(
@@ -174,53 +288,148 @@ def _joined(
 ) -> ReadingColumns:
     if not parts:
         return _empty(channel, Tier.RAW)
-    times = np.concatenate([part.times_ns for part in parts])
-    values = np.concatenate([part.values for part in parts])
-    qualities = np.concatenate([part.qualities for part in parts])
-    positions = np.repeat([part.position for part in parts], [len(p.times_ns) for p in parts])
-    order = np.lexsort((positions, times))
-    times, values, qualities = times[order], values[order], qualities[order]
-    latest = np.append(times[1:] != times[:-1], True)
+    times = np.concatenate([part.times_ns.ravel() for part in parts])
+    values = np.concatenate([part.values.ravel() for part in parts])
+    qualities = np.zeros(len(times), np.uint8)
+    if any(part.qualities is not None for part in parts):
+        qualities = np.concatenate(
+            [
+                np.zeros(part.times_ns.size, np.uint8)
+                if part.qualities is None
+                else part.qualities.ravel()
+                for part in parts
+            ]
+        )
+    if (times[1:] <= times[:-1]).any():  # frames that overlap, or are of other lengths
+        positions = np.concatenate(
+            [np.repeat(part.positions, part.times_ns.shape[1]) for part in parts]
+        )
+        order = np.lexsort((positions, times))
+        order = order[np.append(times[order][1:] != times[order][:-1], True)]
+        times, values, qualities = times[order], values[order], qualities[order]
     worst = Quality.BAD if with_bad else Quality.UNCERTAIN
-    wanted = latest & (times >= start_ns) & (times <= end_ns) & (qualities <= worst)
-    times, values, qualities = times[wanted], values[wanted], qualities[wanted]
+    wanted = (times >= start_ns) & (times <= end_ns) & (qualities <= worst)
+    if not wanted.all():
+        times, values, qualities = times[wanted], values[wanted], qualities[wanted]
     return ReadingColumns(channel, Tier.RAW, times, values, qualities, len(times))
 
 
-# --- rollups ------------------------------------------------------------------------------
+# --- extremes -----------------------------------------------------------------------------
 
 
-async def _read_rollup(
-    ledger: Ledger, asset_id: str, channels: Sequence[str], start_ns: int, end_ns: int
+async def _read_seconds(
+    ledger: Ledger,
+    asset_id: str,
+    channels: Sequence[str],
+    start_ns: int,
+    end_ns: int,
+    readings: int,
 ) -> list[ReadingColumns]:
-    span_s = (end_ns - start_ns) // SECOND_NS
-    tier, resolution_s = next(
-        (
-            (tier, resolution_s)
-            for tier, resolution_s in ((Tier.SECOND, 1), (Tier.MINUTE, 60))
-            if span_s / resolution_s <= ROLLUP_BUCKETS_MAX
-        ),
-        (Tier.HOUR, 3600),
-    )
-    columns = []
-    for channel in channels:
-        found = await read_extremes(
+    """Return the extremes by second of a range that holds about `readings` readings."""
+    pieces = -(-readings // PIECE_READINGS)
+    # Whole seconds, so that none is in two pieces.
+    step_ns = max(1, (end_ns - start_ns) // pieces // SECOND_NS) * SECOND_NS
+    parts: dict[str, list[ReadingColumns]] = {channel: [] for channel in channels}
+    at_ns = start_ns // SECOND_NS * SECOND_NS
+    while at_ns <= end_ns:
+        until_ns = at_ns + step_ns - 1
+        for raw in await _read(
             ledger,
             asset_id,
+            channels,
+            at_ns,
+            min(until_ns, end_ns),
+            SECOND_READINGS_MAX,
+            with_bad=False,
+        ):
+            if len(raw.times_ns):
+                parts[raw.channel].append(_second_extremes(raw))
+        at_ns = until_ns + 1
+    return [
+        ReadingColumns(
             channel,
-            resolution_s,
-            start_ns // SECOND_NS // resolution_s * resolution_s,
-            end_ns // SECOND_NS,
+            Tier.SECOND,
+            np.concatenate([part.times_ns for part in found]),
+            np.concatenate([part.values for part in found]),
+            np.concatenate([part.qualities for part in found]),
+            sum(part.reading_count for part in found),
         )
-        starts = found.start_s * SECOND_NS
-        # Two points a bucket, its extremes, a quarter and three quarters into it.
-        quarter = resolution_s * SECOND_NS // 4
-        times = np.stack((starts + quarter, starts + 3 * quarter), axis=1).ravel()
-        extremes = np.stack((found.min, found.max), axis=1).ravel()
-        readings = int(found.reading_count.sum())
-        qualities = np.zeros(len(times), np.uint8)
-        columns.append(ReadingColumns(channel, tier, times, extremes, qualities, readings))
+        if (found := parts[channel])
+        else _empty(channel, Tier.SECOND)
+        for channel in channels
+    ]
+
+
+def _second_extremes(raw: ReadingColumns) -> ReadingColumns:
+    good = raw.qualities == Quality.GOOD
+    second, values = raw.times_ns[good] // SECOND_NS, raw.values[good]
+    if len(second) == 0:
+        return _empty(raw.channel, Tier.SECOND)
+    starts = np.flatnonzero(np.diff(second, prepend=second[0] - 1))
+    return _extremes(
+        raw.channel,
+        Tier.SECOND,
+        second[starts],
+        np.minimum.reduceat(values, starts),
+        np.maximum.reduceat(values, starts),
+        len(values),
+    )
+
+
+async def _read_rollups(
+    ledger: Ledger,
+    asset_id: str,
+    channels: Sequence[str],
+    tier: Tier,
+    start_ns: int,
+    end_ns: int,
+) -> list[ReadingColumns]:
+    resolution_s = _RESOLUTION_S[tier]
+    width_ns = resolution_s * SECOND_NS
+    columns = []
+    for channel in channels:
+        found = await read_rollups(
+            ledger,
+            resolution_s,
+            asset_ids=[asset_id],
+            channels=[channel],
+            start_s=start_ns // width_ns * resolution_s,
+            end_s=end_ns // SECOND_NS,
+        )
+        columns.append(
+            _extremes(
+                channel,
+                tier,
+                found[0].start_s,
+                found[0].min,
+                found[0].max,
+                int(found[0].reading_count.sum()),
+            )
+            if found
+            else _empty(channel, tier)
+        )
     return columns
+
+
+_RESOLUTION_S: Final = {Tier.SECOND: 1, Tier.MINUTE: MINUTE_S, Tier.HOUR: HOUR_S}
+
+
+def _extremes(
+    channel: str,
+    tier: Tier,
+    start_s: IntArray,
+    lowest: FloatArray,
+    highest: FloatArray,
+    reading_count: int,
+) -> ReadingColumns:
+    """Return two points a bucket, its extremes, a quarter and three quarters into it."""
+    starts = start_s * SECOND_NS
+    quarter = _RESOLUTION_S[tier] * SECOND_NS // 4
+    times = np.stack((starts + quarter, starts + 3 * quarter), axis=1).ravel()
+    values = np.stack((lowest, highest), axis=1).ravel()
+    return ReadingColumns(
+        channel, tier, times, values, np.zeros(len(times), np.uint8), reading_count
+    )
 
 
 # --- thinning out -------------------------------------------------------------------------

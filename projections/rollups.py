@@ -1,49 +1,83 @@
-"""Rollups: count, extremes, sums, first and last of GOOD readings by second, minute and hour.
+"""Rollups: count, extremes, sums, first and last of GOOD readings by minute and by hour.
 
-Seconds are kept frame by frame as they came, in one row of arrays a frame and clock, and are
-merged when they are read: at one reading a second a row each would dwarf the log, and so nothing
-has to be read before it is written. Where no second holds more than one reading, that reading is
-all its statistics and only it is stored. Minutes and hours are plain rows. The view
-``telemetry_rollup`` shows all three alike; docs/projections.md documents it.
+Of readings of one channel with the same time, the one at the highest position counts, as in the
+raw series; where it is not GOOD, that time has no reading. A row says the same however events
+were cut into batches, bit by bit:
 
-Minutes and hours are merged strictly in the order of the log, one frame after the other, so that
-the sums come out bit by bit the same however the events were cut into batches. Late frames merge
-like any other.
+* a minute is merged from the frames that reach into it, in the order of the log, each without
+  the readings that a later frame has replaced. A frame that overlaps none before it is added to
+  what is stored; where frames overlap, the minutes concerned are made anew from the log;
+* an hour is its minutes added up in the order of time.
+
+Seconds are not stored: at one reading a second they would be the readings once more, at three
+times the bytes of the log. `projections.readings` makes them from frames when they are asked for.
+The view ``telemetry_rollup`` shows minutes and hours; docs/projections.md documents it.
+
+Beside this file: `buckets` computes, `frame_readings` says what of a frame counts, `overlaps` finds
+frames that meet, `rollup_rows` writes and reads rows, `rollup_columns` answers questions.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Final, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from domain.asset import telemetry_stream
 from domain.events import FRAME_RECORDED
-from domain.frames import FloatArray, Frame, IntArray, Quality
+from domain.frames import Frame, IntArray
 from eventlog.database import Connection
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
-from eventlog.reading import PayloadOf
-from projections.runner import EVENTS_AT_ONCE
+from eventlog.reading import PayloadOf, read_frames
+from projections.buckets import (
+    HOUR_NS,
+    MINUTE_NS,
+    MINUTES_AN_HOUR,
+    Buckets,
+    Hours,
+    hours_of,
+    later_hours,
+    merged,
+)
+from projections.frame_readings import (
+    SeriesKey,
+    decoded_frames,
+    decoded_together,
+    minutes_of,
+    series_key,
+    superseded_readings,
+)
+from projections.overlaps import Range, Span, Window, find_overlaps, joined_ranges
+from projections.rollup_rows import (
+    delete_hours,
+    delete_minutes,
+    insert_hours,
+    insert_minutes,
+    minutes_of_hours,
+    stored_hours,
+    stored_minutes,
+    update_hours,
+    update_minutes,
+)
 
-SECOND_NS: Final = 1_000_000_000
-MINUTE_S: Final = 60
-HOUR_S: Final = 3600
-_BUCKET_BITS: Final = 40  # seconds since 1970 fit into 40 bits for 34,000 years
+FRAMES_AT_ONCE: Final = 64
+"""Frames that are rolled up before others get their turn on the event loop."""
 
-Series = tuple[str, str]
-"""An asset and a channel of it."""
+READINGS_AT_ONCE: Final = 1_000_000
+"""Readings, at most, of the frames from which minutes are made anew, unless it is one minute."""
+
+FRAMES_PAGE: Final = 500
 
 
 class RollupProjection:
-    """Folds frames into the three rollup tables."""
+    """Folds frames into the rollup tables."""
 
     name: ClassVar[str] = "rollups"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     types: ClassVar[tuple[str, ...] | None] = (FRAME_RECORDED,)
     payloads: ClassVar[PayloadOf] = PayloadOf.ALL
 
@@ -51,438 +85,292 @@ class RollupProjection:
         self, connection: Connection, ledger: Ledger, events: Sequence[RecordedEvent]
     ) -> None:
         """Merge the frames of `events` into the rows."""
-        numbers: dict[Series, int] = {}
-        rows: list[bytes] = []
-        minutes: list[Buckets] = []
-        hours: list[Buckets] = []
-        for number, event in enumerate(events):
-            if number % EVENTS_AT_ONCE == 0:
-                await asyncio.sleep(0)
-            asset_id = event.stream.partition(":")[2]
-            for clock, seconds in enumerate(frame_seconds(event.frame)):
-                rows.append(_second_row(ledger.ledger_id, asset_id, event.position, clock, seconds))
-                series = np.array(
-                    [
-                        numbers.setdefault((asset_id, channel), len(numbers))
-                        for channel in seconds.channels
-                    ],
-                    np.int64,
-                )
-                # Hours are made from minutes within the frame, wherever the batch is cut.
-                minute = coarser(seconds, MINUTE_S)
-                minutes.append(_flattened(series, minute))
-                hours.append(_flattened(series, coarser(minute, HOUR_S // MINUTE_S)))
-        if not rows:
+        if not events:
             return
-        names = list(numbers)
-        await _store_seconds(connection, rows)
-        for table, partials in (("minute", minutes), ("hour", hours)):
-            await _store_plain(connection, ledger.ledger_id, table, names, Buckets.joined(partials))
-
-
-# --- statistics of one frame --------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Statistics of the channels that share a clock, by bucket.
-
-    Parameters
-    ----------
-    bucket : int64, shape (n_buckets,), start since 1970 UTC in units of the width, increasing
-    reading_count and the rest : shape (n_channels, n_buckets), SI; where the count is 0 the
-        floats are NaN
-    single : no bucket holds more than one reading, so that `first` is everything
-    """
-
-    channels: tuple[str, ...]
-    single: bool
-    bucket: IntArray
-    reading_count: IntArray
-    min: FloatArray
-    max: FloatArray
-    sum: FloatArray
-    sum_of_squares: FloatArray
-    first: FloatArray
-    last: FloatArray
-    first_ns: IntArray
-    last_ns: IntArray
-
-
-def frame_seconds(frame: Frame) -> list[Grid]:
-    """Return the statistics by second of `frame`, one grid a clock."""
-    grids = []
-    for group in frame.clock_groups:
-        channels = tuple(frame.header.channels[n].name for n in group.indexes)
-        values, times = group.good_si, group.times_ns
-        moments = np.broadcast_to(times, values.shape)
-        readings = Grid(
-            channels,
-            True,
-            times,
-            (group.quality == Quality.GOOD).astype(np.int64),
-            values,
-            values,
-            values,
-            values * values,
-            values,
-            values,
-            moments,
-            moments,
+        batch = await _Batch.of(events)
+        series = await _load_series(connection, ledger.ledger_id, batch.keys)
+        overlaps = await find_overlaps(
+            connection,
+            ledger.ledger_id,
+            {key: known.span for key, known in series.items()},
+            batch.windows,
+            events[0].position,
         )
-        grids.append(coarser(readings, SECOND_NS))
-    return grids
+        dirty = {
+            asset_id: joined_ranges([(a // MINUTE_NS, b // MINUTE_NS) for a, b in ranges])
+            for asset_id, ranges in overlaps.items()
+        }
+        stale: list[tuple[int, int]] = []
+        for channel_count, parts in batch.parts.items():
+            minutes = _clean(batch.numbered(parts, series), series, dirty)
+            stale += await _fold_minutes(connection, series, minutes, channel_count)
+        await _store_series(connection, series, batch.windows)
+        for asset_id, ranges in dirty.items():
+            known = {key: held.number for key, held in series.items() if key.asset_id == asset_id}
+            for first, last in ranges:
+                await _remake_minutes(connection, ledger, known, first, last, events[-1].position)
+                stale += [
+                    (number, hour)
+                    for number in known.values()
+                    for hour in range(first // MINUTES_AN_HOUR, last // MINUTES_AN_HOUR + 1)
+                ]
+        await _remake_hours(connection, series, stale)
 
 
-def coarser(grid: Grid, factor: int) -> Grid:
-    """Return `grid` merged into buckets `factor` times as wide."""
-    bucket = grid.bucket // factor
-    starts = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
-    if len(starts) == len(bucket):  # nothing to merge: only the buckets are named anew
-        columns = [getattr(grid, f.name) for f in fields(Grid)[3:]]
-        return Grid(grid.channels, grid.single, bucket, *columns)
-    counted = grid.reading_count > 0
-    # Positions of the first and last bucket with a reading, per channel and wider bucket.
-    at = np.arange(len(bucket))
-    earliest = np.minimum.reduceat(np.where(counted, at, len(bucket)), starts, axis=1)
-    latest = np.maximum.reduceat(np.where(counted, at, -1), starts, axis=1)
-    empty = latest < 0
-    earliest[empty] = latest[empty] = 0
-    reading_count = np.add.reduceat(grid.reading_count, starts, axis=1)
-    total = np.add.reduceat(np.where(counted, grid.sum, 0.0), starts, axis=1)
-    squares = np.add.reduceat(np.where(counted, grid.sum_of_squares, 0.0), starts, axis=1)
-    total[empty] = squares[empty] = np.nan
-    return Grid(
-        channels=grid.channels,
-        single=bool(reading_count.max() <= 1),
-        bucket=bucket[starts],
-        reading_count=reading_count,
-        min=np.fmin.reduceat(grid.min, starts, axis=1),
-        max=np.fmax.reduceat(grid.max, starts, axis=1),
-        sum=total,
-        sum_of_squares=squares,
-        first=_picked(grid.first, earliest, empty),
-        last=_picked(grid.last, latest, empty),
-        first_ns=np.take_along_axis(grid.first_ns, earliest, axis=1),
-        last_ns=np.take_along_axis(grid.last_ns, latest, axis=1),
-    )
+# --- a batch ------------------------------------------------------------------------------
 
 
-def _picked(values: FloatArray, at: IntArray, empty: npt.NDArray[np.bool_]) -> FloatArray:
-    picked = np.take_along_axis(values, at, axis=1)
-    picked[empty] = np.nan
-    return picked
+@dataclass(slots=True)
+class _Batch:
+    """The frames of a batch: their windows, and their minutes by the number of channels.
 
-
-# --- merging across frames ----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Buckets:
-    """Statistics of buckets of several series as parallel columns, shape (n,).
-
-    `key` is the number of the series and the bucket's start in units of its width.
+    Series are numbered as they come; `keys` gives what each number stands for.
     """
 
-    key: IntArray
-    reading_count: IntArray
-    min: FloatArray
-    max: FloatArray
-    sum: FloatArray
-    sum_of_squares: FloatArray
-    first: FloatArray
-    last: FloatArray
-    first_ns: IntArray
-    last_ns: IntArray
+    keys: list[SeriesKey] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
+    parts: dict[int, list[Buckets]] = field(default_factory=dict)
 
     @classmethod
-    def joined(cls, parts: Sequence[Buckets]) -> Self:
-        """Return the rows of all `parts`, in their order."""
-        return cls(
-            *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls))
-        )
+    async def of(cls, events: Sequence[RecordedEvent]) -> _Batch:
+        batch = cls()
+        numbers: dict[SeriesKey, int] = {}
+        for at in range(0, len(events), FRAMES_AT_ONCE):
+            await asyncio.sleep(0)
+            some = events[at : at + FRAMES_AT_ONCE]
+            decoded = [event.frame for event in some if not event.erased]
+            for frames in decoded_together(decoded):
+                keys = [series_key(frame.header) for frame in frames]
+                series = [numbers.setdefault(key, len(numbers)) for key in keys]
+                batch.windows += [
+                    Window(key, frame.window_start_ns, frame.window_end_ns)
+                    for key, frame in zip(keys, frames, strict=True)
+                ]
+                for channel_count, minutes in minutes_of(frames, series).items():
+                    batch.parts.setdefault(channel_count, []).append(minutes)
+        batch.keys = list(numbers)
+        return batch
 
-    @property
-    def series(self) -> IntArray:
-        """Number of the series of each row."""
-        return self.key >> _BUCKET_BITS
-
-    @property
-    def bucket(self) -> IntArray:
-        """Start of each bucket since 1970, in units of its width."""
-        return self.key & ((1 << _BUCKET_BITS) - 1)
-
-
-def _flattened(series: IntArray, grid: Grid) -> Buckets:
-    """Return the buckets of `grid` that hold readings; `series` numbers its channels."""
-    key = (series[:, None] << _BUCKET_BITS) + grid.bucket
-    held = grid.reading_count > 0
-    return Buckets(key[held], *(getattr(grid, f.name)[held] for f in fields(Buckets)[1:]))
-
-
-def merged(buckets: Buckets) -> Buckets:
-    """Return one row per key of `buckets`, keys ascending, merged in the order of the rows."""
-    key, place = np.unique(buckets.key, return_inverse=True)
-    if len(key) == len(buckets.key):
-        order = np.argsort(buckets.key)
-        return Buckets(*(getattr(buckets, f.name)[order] for f in fields(Buckets)))
-    size = len(key)
-    # ufunc.at adds row by row; pairwise or grouped summation would depend on the batch.
-    reading_count = np.zeros(size, np.int64)
-    np.add.at(reading_count, place, buckets.reading_count)
-    total, squares = np.zeros(size), np.zeros(size)
-    np.add.at(total, place, buckets.sum)
-    np.add.at(squares, place, buckets.sum_of_squares)
-    smallest, largest = np.full(size, np.inf), np.full(size, -np.inf)
-    np.minimum.at(smallest, place, buckets.min)
-    np.maximum.at(largest, place, buckets.max)
-    earliest = _extreme_row(place, buckets.first_ns, last=False)
-    latest = _extreme_row(place, buckets.last_ns, last=True)
-    return Buckets(
-        key,
-        reading_count,
-        smallest,
-        largest,
-        total,
-        squares,
-        buckets.first[earliest],
-        buckets.last[latest],
-        buckets.first_ns[earliest],
-        buckets.last_ns[latest],
-    )
+    def numbered(self, parts: Sequence[Buckets], series: Mapping[SeriesKey, _Series]) -> Buckets:
+        """Return all of `parts` with the series numbered as they are stored."""
+        joined = Buckets.joined(parts)
+        numbers = np.array([series[key].number for key in self.keys], np.int64)
+        joined.series[:] = numbers[joined.series]
+        return joined
 
 
-def _extreme_row(place: npt.NDArray[np.intp], times: IntArray, *, last: bool) -> IntArray:
-    """Return, per group of `place`, the row with the earliest or latest time."""
-    order = np.lexsort((times, place))
-    changes = place[order][1:] != place[order][:-1]
-    bounds = np.append(changes, True) if last else np.insert(changes, 0, True)
-    rows: IntArray = order[bounds]
-    return rows
-
-
-# --- rows of minutes and hours ------------------------------------------------------------
-
-_PLAIN_COLUMNS: Final = (
-    "reading_count",
-    "min",
-    "max",
-    "sum",
-    "sum_of_squares",
-    "first",
-    "last",
-    "first_ns",
-    "last_ns",
-)
-
-
-async def _store_plain(
-    connection: Connection,
-    ledger_id: int,
-    table: str,
-    series: Sequence[Series],
-    partials: Buckets,
-) -> None:
-    keys = np.unique(partials.key)
-    numbers, buckets = (keys >> _BUCKET_BITS).tolist(), keys & ((1 << _BUCKET_BITS) - 1)
-    rows = await connection.fetch(
-        f"""
-        select wanted.key, {", ".join(f"held.{name}" for name in _PLAIN_COLUMNS)}
-        from unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[])
-            as wanted(key, asset_id, channel, bucket)
-        join rollup_{table} held on held.ledger_id = $1 and held.asset_id = wanted.asset_id
-            and held.channel = wanted.channel and held.bucket = wanted.bucket
-        """,
-        ledger_id,
-        keys.tolist(),
-        [series[n][0] for n in numbers],
-        [series[n][1] for n in numbers],
-        buckets.tolist(),
-    )
-    # What is stored comes first: it was merged from earlier positions.
-    result = merged(Buckets.joined([_buckets([tuple(row) for row in rows]), partials]))
-    numbers = result.series.tolist()
-    columns = [getattr(result, name).tolist() for name in _PLAIN_COLUMNS]
-    await connection.execute(
-        f"""
-        insert into rollup_{table}
-            (ledger_id, asset_id, channel, bucket, {", ".join(_PLAIN_COLUMNS)})
-        select $1, * from unnest($2::text[], $3::text[], $4::bigint[], $5::integer[],
-            $6::float8[], $7::float8[], $8::float8[], $9::float8[], $10::float8[],
-            $11::float8[], $12::bigint[], $13::bigint[])
-        on conflict (ledger_id, asset_id, channel, bucket) do update set
-            {", ".join(f"{name} = excluded.{name}" for name in _PLAIN_COLUMNS)}
-        """,
-        ledger_id,
-        [series[n][0] for n in numbers],
-        [series[n][1] for n in numbers],
-        result.bucket.tolist(),
-        *columns,
-    )
-
-
-def _buckets(rows: Sequence[tuple[Any, ...]]) -> Buckets:
-    """Return rows of (key, *_PLAIN_COLUMNS) as columns."""
-    columns = list(zip(*rows, strict=True)) or [()] * (1 + len(_PLAIN_COLUMNS))
-    key, reading_count, *statistics, first_ns, last_ns = columns
-    smallest, largest, total, squares, first, last = (
-        np.array(column, np.float64) for column in statistics
-    )
-    return Buckets(
-        np.array(key, np.int64),
-        np.array(reading_count, np.int64),
-        smallest,
-        largest,
-        total,
-        squares,
-        first,
-        last,
-        np.array(first_ns, np.int64),
-        np.array(last_ns, np.int64),
-    )
-
-
-# --- rows of seconds ----------------------------------------------------------------------
-
-_SECOND_COLUMNS: Final = (
-    "ledger_id",
-    "asset_id",
-    "position",
-    "clock",
-    "start_ns",
-    "end_ns",
-    "channel",
-    "second",
-    "first",
-    "reading_count",
-    "min",
-    "max",
-    "sum",
-    "sum_of_squares",
-    "last",
-)
-
-# The binary COPY format of PostgreSQL: see its manual, "COPY", "Binary Format".
-_COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
-_COPY_END: Final = struct.pack(">h", -1)
-_NULL: Final = struct.pack(">i", -1)
-_OID_INT4: Final = 23
-_OID_TEXT: Final = 25
-_OID_FLOAT8: Final = 701
-
-
-async def _store_seconds(connection: Connection, rows: Sequence[bytes]) -> None:
-    async def source() -> Any:
-        yield _COPY_HEAD
-        for row in rows:
-            yield row
-        yield _COPY_END
-
-    await connection.copy_to_table(
-        "rollup_second", source=source(), columns=_SECOND_COLUMNS, format="binary"
-    )
-
-
-def _second_row(ledger_id: int, asset_id: str, position: int, clock: int, seconds: Grid) -> bytes:
-    """Return the row of a frame's seconds in binary COPY format."""
-    start_s = int(seconds.bucket[0])
-    name = asset_id.encode()
-    names = b"".join(struct.pack(">i", len(c)) + c for c in (n.encode() for n in seconds.channels))
-    one, two = (len(seconds.channels),), seconds.first.shape
-    parts = [
-        struct.pack(">h", len(_SECOND_COLUMNS)),
-        struct.pack(">ih", 2, ledger_id),
-        struct.pack(">i", len(name)) + name,
-        struct.pack(">iq", 8, position),
-        struct.pack(">ih", 2, clock),
-        struct.pack(">iq", 8, int(seconds.first_ns.min())),
-        struct.pack(">iq", 8, int(seconds.last_ns.max())),
-        _array(_OID_TEXT, one, names),
-        _array(_OID_INT4, seconds.bucket.shape, _elements(seconds.bucket - start_s, ">i4")),
-        _array(_OID_FLOAT8, two, _elements(seconds.first, ">f8")),
-    ]
-    if seconds.single:
-        parts += [_NULL] * 6
-    else:
-        parts.append(_array(_OID_INT4, two, _elements(seconds.reading_count, ">i4")))
-        parts += [
-            _array(_OID_FLOAT8, two, _elements(column, ">f8"))
-            for column in (
-                seconds.min,
-                seconds.max,
-                seconds.sum,
-                seconds.sum_of_squares,
-                seconds.last,
+def _clean(
+    minutes: Buckets, series: Mapping[SeriesKey, _Series], dirty: Mapping[str, Sequence[Range]]
+) -> Buckets:
+    """Return `minutes` without those that are to be made anew."""
+    kept = np.ones(len(minutes), np.bool_)
+    for key, known in series.items():
+        for first, last in dirty.get(key.asset_id, ()):
+            kept &= (
+                (minutes.series != known.number)
+                | (minutes.bucket < first)
+                | (minutes.bucket > last)
             )
-        ]
-    return b"".join(parts)
+    return minutes if kept.all() else minutes.take(kept)
 
 
-def _array(element_oid: int, shape: tuple[int, ...], elements: bytes) -> bytes:
-    head = struct.pack(">iii", len(shape), 0, element_oid)
-    head += b"".join(struct.pack(">ii", length, 1) for length in shape)
-    return struct.pack(">i", len(head) + len(elements)) + head + elements
+# --- series -------------------------------------------------------------------------------
 
 
-def _elements(column: npt.NDArray[Any], dtype: str) -> bytes:
-    width = np.dtype(dtype).itemsize
-    elements = np.empty(column.size, [("length", ">i4"), ("value", dtype)])
-    elements["length"] = width
-    elements["value"] = column.ravel()
-    return elements.tobytes()
+@dataclass(slots=True)
+class _Series:
+    """A series as stored, and what is known of its frames before this batch."""
+
+    number: int
+    span: Span
 
 
-# --- queries ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Extremes:
-    """Buckets of one channel in time order: start (s since 1970 UTC), count, and SI extremes."""
-
-    start_s: IntArray
-    reading_count: IntArray
-    min: FloatArray
-    max: FloatArray
-
-
-async def read_extremes(
-    ledger: Ledger, asset_id: str, channel: str, resolution_s: int, start_s: int, end_s: int
-) -> Extremes:
-    """Return the buckets of `resolution_s` (1, 60 or 3600) from `start_s` to `end_s`."""
-    if resolution_s == 1:
-        rows = await ledger.pool.fetch(
-            """
-            select s.start_s, sum(s.reading_count)::integer, min(s.min), max(s.max)
-            from rollup_second r, second_statistics(r) s
-            where r.ledger_id = $1 and r.asset_id = $2 and r.end_ns >= $4::bigint * 1000000000
-                and r.start_ns < ($5::bigint + 1) * 1000000000
-                and s.channel = $3 and s.start_s between $4 and $5
-            group by s.start_s order by s.start_s
-            """,
-            ledger.ledger_id,
-            asset_id,
-            channel,
-            start_s,
-            end_s,
-        )
-    else:
-        table = {MINUTE_S: "minute", HOUR_S: "hour"}[resolution_s]
-        rows = await ledger.pool.fetch(
-            f"""
-            select bucket * {resolution_s}, reading_count, min, max from rollup_{table}
-            where ledger_id = $1 and asset_id = $2 and channel = $3 and bucket between $4 and $5
-            order by bucket
-            """,
-            ledger.ledger_id,
-            asset_id,
-            channel,
-            start_s // resolution_s,
-            end_s // resolution_s,
-        )
-    columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
-    return Extremes(
-        np.array(columns[0], np.int64),
-        np.array(columns[1], np.int64),
-        np.array(columns[2], np.float64),
-        np.array(columns[3], np.float64),
+async def _load_series(
+    connection: Connection, ledger_id: int, keys: Sequence[SeriesKey]
+) -> dict[SeriesKey, _Series]:
+    """Return every series of the assets of `keys`; those that are new are stored now."""
+    rows = await connection.fetch(
+        """
+        select series_id, asset_id, channels, start_ns, end_ns, longest_ns from rollup_series
+        where ledger_id = $1 and asset_id = any($2) order by series_id
+        """,
+        ledger_id,
+        list(dict.fromkeys(key.asset_id for key in keys)),
     )
+    series = {
+        SeriesKey(row["asset_id"], tuple(row["channels"])): _Series(
+            row["series_id"], Span(row["start_ns"], row["end_ns"], row["longest_ns"])
+        )
+        for row in rows
+    }
+    for key in keys:
+        if key not in series:
+            span = Span()
+            number = await connection.fetchval(
+                """
+                insert into rollup_series
+                    (ledger_id, asset_id, channels, start_ns, end_ns, longest_ns)
+                values ($1, $2, $3, $4, $5, $6) returning series_id
+                """,
+                ledger_id,
+                key.asset_id,
+                list(key.channels),
+                span.start_ns,
+                span.end_ns,
+                span.longest_ns,
+            )
+            series[key] = _Series(number, span)
+    return series
+
+
+async def _store_series(
+    connection: Connection, series: Mapping[SeriesKey, _Series], windows: Sequence[Window]
+) -> None:
+    for window in windows:
+        series[window.key].span.extend(window)
+    changed = [series[key] for key in dict.fromkeys(window.key for window in windows)]
+    await connection.execute(
+        """
+        update rollup_series held set start_ns = now.start_ns, end_ns = now.end_ns,
+            longest_ns = now.longest_ns
+        from unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bigint[])
+            as now(series_id, start_ns, end_ns, longest_ns)
+        where held.series_id = now.series_id
+        """,
+        [known.number for known in changed],
+        [known.span.start_ns for known in changed],
+        [known.span.end_ns for known in changed],
+        [known.span.longest_ns for known in changed],
+    )
+
+
+# --- frames that overlap none ---------------------------------------------------------------
+
+
+async def _fold_minutes(
+    connection: Connection,
+    series: Mapping[SeriesKey, _Series],
+    parts: Buckets,
+    channel_count: int,
+) -> list[tuple[int, int]]:
+    """Merge `parts` into minutes and hours; return the hours that have to be made anew."""
+    added = merged(parts)
+    if len(added) == 0:
+        return []
+    # Beyond the latest reading of its series nothing is stored yet.
+    latest = {known.number: known.span.end_ns for known in series.values()}
+    ends_ns = np.array([latest[number] for number in added.series.tolist()], np.int64)
+    maybe = added.bucket <= ends_ns // MINUTE_NS
+    held = await stored_minutes(connection, added.series[maybe], added.bucket[maybe], channel_count)
+    # What is stored comes first: it was merged from earlier positions.
+    minutes = merged(Buckets.joined([held, parts])) if len(held) else added
+    known = _is_among(minutes, held)
+    await update_minutes(connection, minutes.take(known))
+    await insert_minutes(connection, [minutes.take(~known)])
+    hour = minutes.bucket // MINUTES_AN_HOUR
+    maybe_hours = hour <= ends_ns // HOUR_NS
+    asked = np.unique(np.stack((minutes.series[maybe_hours], hour[maybe_hours])), axis=1)
+    before = await stored_hours(connection, asked[0], asked[1], channel_count)
+    hours, late = later_hours(before, minutes, added.reading_count)
+    known = _is_among(hours.buckets, before.buckets)
+    await update_hours(connection, hours.take(known & ~late))
+    await insert_hours(connection, [hours.take(~known)])
+    stale = hours.buckets.take(late)
+    return list(zip(stale.series.tolist(), stale.bucket.tolist(), strict=True))
+
+
+def _is_among(buckets: Buckets, others: Buckets) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    keys = set(zip(others.series.tolist(), others.bucket.tolist(), strict=True))
+    return np.array(
+        [key in keys for key in zip(buckets.series.tolist(), buckets.bucket.tolist(), strict=True)],
+        np.bool_,
+    )
+
+
+# --- frames that do -------------------------------------------------------------------------
+
+
+async def _remake_minutes(
+    connection: Connection,
+    ledger: Ledger,
+    series: Mapping[SeriesKey, int],
+    first: int,
+    last: int,
+    up_to: int,
+) -> None:
+    """Make the minutes `first` to `last` of an asset from its frames up to position `up_to`."""
+    asset_id = next(iter(series)).asset_id
+    readings = await connection.fetchval(
+        """
+        select coalesce(sum(reading_count), 0)::bigint from event
+        where ledger_id = $1 and stream = $2 and window_end_ns is not null
+            and window_end_ns >= $3 and window_start_ns < $4 and position <= $5
+        """,
+        ledger.ledger_id,
+        telemetry_stream(asset_id),
+        first * MINUTE_NS,
+        (last + 1) * MINUTE_NS,
+        up_to,
+    )
+    if readings > READINGS_AT_ONCE and first < last:
+        middle = (first + last) // 2
+        await _remake_minutes(connection, ledger, series, first, middle, up_to)
+        await _remake_minutes(connection, ledger, series, middle + 1, last, up_to)
+        return
+    events = await _frames_between(
+        ledger, asset_id, first * MINUTE_NS, (last + 1) * MINUTE_NS - 1, up_to
+    )
+    present = [event for event in events if not event.erased]
+    decoded: list[Frame] = []
+    for at in range(0, len(present), FRAMES_AT_ONCE):
+        await asyncio.sleep(0)
+        decoded += decoded_frames(present[at : at + FRAMES_AT_ONCE], remember=False)
+    frames = [frame for frame in decoded if series_key(frame.header).channels]
+    superseded = superseded_readings(frames)
+    parts: dict[int, list[Buckets]] = {}
+    for at in range(0, len(frames), FRAMES_AT_ONCE):
+        await asyncio.sleep(0)
+        some = frames[at : at + FRAMES_AT_ONCE]
+        numbers = [series[series_key(frame.header)] for frame in some]
+        found = minutes_of(some, numbers, superseded[at : at + FRAMES_AT_ONCE])
+        for channel_count, minutes in found.items():
+            wanted = (minutes.bucket >= first) & (minutes.bucket <= last)
+            parts.setdefault(channel_count, []).append(minutes.take(wanted))
+    await delete_minutes(connection, list(series.values()), first, last)
+    await insert_minutes(connection, [merged(Buckets.joined(part)) for part in parts.values()])
+
+
+async def _frames_between(
+    ledger: Ledger, asset_id: str, start_ns: int, end_ns: int, up_to: int
+) -> list[RecordedEvent]:
+    """Return the asset's frames with readings in the range, in the order of the log."""
+    found: list[RecordedEvent] = []
+    after = (-(2**63), 0)
+    while page := await read_frames(
+        ledger,
+        telemetry_stream(asset_id),
+        start_ns=start_ns,
+        end_ns=end_ns,
+        limit=FRAMES_PAGE,
+        after=after,
+    ):
+        found += [event for event in page if event.position <= up_to]
+        assert page[-1].window is not None, "a frame has a window"
+        after = (page[-1].window.end_ns, page[-1].position)
+    return sorted(found, key=lambda event: event.position)
+
+
+async def _remake_hours(
+    connection: Connection, series: Mapping[SeriesKey, _Series], stale: Sequence[tuple[int, int]]
+) -> None:
+    """Make hours, as (series, hour), from the minutes that are stored."""
+    widths = {known.number: len(key.channels) for key, known in series.items()}
+    by_width: dict[int, list[tuple[int, int]]] = {}
+    for number, hour in sorted(set(stale)):
+        by_width.setdefault(widths[number], []).append((number, hour))
+    for channel_count, hours in by_width.items():
+        keys: IntArray = np.array(hours, np.int64)
+        minutes = await minutes_of_hours(connection, keys[:, 0], keys[:, 1], channel_count)
+        await delete_hours(connection, keys[:, 0], keys[:, 1])
+        made: list[Hours] = [hours_of(minutes)] if len(minutes) else []
+        await insert_hours(connection, made)

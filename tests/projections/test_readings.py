@@ -13,8 +13,16 @@ from domain.errors import InvalidInput
 from domain.frames import Quality
 from eventlog.database import Pool
 from eventlog.ledger import Ledger
-from projections.readings import POINTS_MAX, ReadingColumns, Tier, read_columns
+from projections.readings import (
+    POINTS_MAX,
+    ReadingColumns,
+    Tier,
+    read_columns,
+    read_last_values,
+    read_raw,
+)
 from projections.rollups import RollupProjection
+from projections.twins import TwinProjection
 from tests.projections.loop_frames import (
     LOOP,
     NOON_S,
@@ -32,7 +40,7 @@ from tests.recordings import read_skab
 pytestmark = pytest.mark.anyio
 
 FLOW = "flow"
-EVER = {"start_ns": 0, "end_ns": 2**62}
+EVER: dict[str, Any] = {"start_ns": 0, "end_ns": 2**62}
 
 
 async def read(ledger: Ledger, *channels: str, **changes: Any) -> list[ReadingColumns]:
@@ -163,6 +171,88 @@ async def test_an_empty_range_and_impossible_bounds_are_refused(ledger: Ledger) 
         assert (found.code, found.value, found.limit) == (code, value, limit)
 
 
+async def test_more_raw_readings_than_are_allowed_at_once_are_refused(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = loop_frame(1, seconds_ns(0, 1, 2), {FLOW: [1.0, 2.0, 3.0]})
+    await record(ledger, [frame])
+    monkeypatch.setattr("projections.readings.RAW_READINGS_MAX", 3)
+    (columns,) = await read_raw(ledger, LOOP, [FLOW], **EVER)
+    assert columns.times_ns.tolist() == frame.clocks[0].tolist()
+    monkeypatch.setattr("projections.readings.RAW_READINGS_MAX", 2)
+    with pytest.raises(InvalidInput) as refused:
+        await read_raw(ledger, LOOP, [FLOW], **EVER)
+    assert (refused.value.code, refused.value.value, refused.value.limit) == (
+        "readings.too_many",
+        3,
+        2,
+    )
+
+
+async def test_frames_of_many_lengths_and_of_channels_that_come_and_go_are_read_in_order(
+    ledger: Ledger,
+) -> None:
+    lengths, at, frames = [1, 5, 2, 2, 9, 1, 30, 3] * 8, 0, []
+    for n, length in enumerate(lengths):
+        times = seconds_ns(*range(at, at + length))
+        columns = {"pressure": [0.5] * length}
+        if n % 3:
+            columns = {FLOW: [float(at + i) for i in range(length)], **columns}
+        masks = {FLOW: [Quality.UNCERTAIN] * length} if n % 5 == 1 else {}
+        frames.append(loop_frame(n + 1, times, columns, qualities=masks if n % 3 else {}))
+        at += length
+    await record(ledger, frames)
+    for _ in range(2):  # decoded, then remembered
+        flow = await read_flow(ledger)
+        assert flow == [
+            ((int(time) - NOON_S * SECOND_NS) / SECOND_NS, value, quality)
+            for frame in frames
+            for index, header in enumerate(frame.header.channels)
+            if header.name == FLOW
+            for time, value, quality in zip(
+                frame.clocks[0].tolist(),
+                frame.values[index].tolist(),
+                frame.qualities[index].tolist(),
+                strict=True,
+            )
+        ]
+
+
+async def test_last_values_are_those_of_every_channel_that_has_one(ledger: Ledger) -> None:
+    assert len((await read_last_values(ledger)).values) == 0
+    for asset, value in (("loop-2", 5.0), ("loop-1", 3.0)):
+        await record(
+            ledger,
+            [
+                loop_frame(
+                    1,
+                    seconds_ns(0, 1),
+                    {FLOW: [1.0, value], "pressure": [0.1, 0.2], "motor_current": [1.0, 2.0]},
+                    agent=f"agent-of-{asset}",
+                    asset=asset,
+                    qualities={
+                        "pressure": [Quality.GOOD, Quality.BAD],
+                        "motor_current": [Quality.BAD, Quality.BAD],
+                    },
+                )
+            ],
+        )
+    await fold(ledger, TwinProjection())
+    last = await read_last_values(ledger)
+    assert list(zip(last.asset_ids, last.channels, strict=True)) == [
+        (asset, channel) for asset in ("loop-1", "loop-2") for channel in (FLOW, "pressure")
+    ]
+    assert last.values.tolist() == [
+        si(FLOW, [3.0])[0],
+        si("pressure", [0.1])[0],
+        si(FLOW, [5.0])[0],
+        si("pressure", [0.1])[0],
+    ]
+    zero, one = seconds_ns(0, 1).tolist()
+    assert last.times_ns.tolist() == [one, zero, one, zero]
+    assert (await read_last_values(ledger, ["loop-2"])).asset_ids == ("loop-2", "loop-2")
+
+
 # --- thinned out --------------------------------------------------------------------------
 
 
@@ -248,6 +338,37 @@ async def test_large_ranges_are_read_from_the_finest_rollup_that_bears_them(
         assert columns.values.tolist() == expected
         assert (np.diff(columns.times_ns) > 0).all()
         assert (columns.times_ns[::2] // SECOND_NS // resolution_s == np.unique(starts)).all()
+
+
+@pytest.mark.parametrize("piece", [7, 100, 1_000_000])
+async def test_seconds_of_overlapping_frames_are_the_same_in_pieces_of_any_size(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr("projections.readings.RAW_READINGS_MAX", 10)
+    monkeypatch.setattr("projections.readings.PIECE_READINGS", piece)
+    times = NOON_S * SECOND_NS + np.arange(200, dtype=np.int64) * (SECOND_NS // 4)
+    values = np.arange(200.0)
+    await record(
+        ledger,
+        [
+            loop_frame(1, times, {FLOW: values}),
+            loop_frame(2, times[50:120], {FLOW: values[50:120] + 1000}),
+            loop_frame(3, times[100:101], {FLOW: [1.0]}, qualities={FLOW: [Quality.BAD]}),
+        ],
+    )
+    values[50:120] += 1000
+    kept = np.delete(np.arange(200), 100)
+    seconds = times[kept] // SECOND_NS
+    (columns,) = await read(ledger)
+    assert columns.tier is Tier.SECOND
+    assert columns.reading_count == 199
+    assert columns.values.tolist() == [
+        extreme
+        for second in np.unique(seconds)
+        for extreme in si(
+            FLOW, [values[kept][seconds == second].min(), values[kept][seconds == second].max()]
+        )
+    ]
 
 
 async def test_a_rollup_is_thinned_to_the_points_asked_for_with_its_extremes(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domain.frames import Frame, Quality
+from domain.errors import InvalidInput
+from domain.frame_header import ChannelHeader, FrameHeader
+from domain.frames import Frame, Quality, build_frame, waveform_times_ns
 from eventlog.database import Pool
 from eventlog.ledger import Ledger
-from projections.rollups import RollupProjection, read_extremes
+from projections.rollup_columns import BUCKETS_MAX, read_rollups
+from projections.rollups import RollupProjection
 from tests.eventlog.new_events import opened
 from tests.projections.loop_frames import (
     LOOP,
@@ -31,90 +33,17 @@ from tests.projections.loop_frames import (
     seconds_ns,
     si,
     skab_frames,
-    table,
+)
+from tests.projections.rollup_model import (
+    RESOLUTIONS_S,
+    assert_rollups_equal_recomputation,
+    recomputed,
+    stored_rows,
 )
 
 pytestmark = pytest.mark.anyio
 
-RESOLUTIONS_S = (1, 60, 3600)
 RATES_HZ = (1, 10, 1000)
-Key = tuple[str, int]
-
-
-# --- an independent recomputation ---------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Expected:
-    """Statistics of a bucket; sums as `math.fsum` gives them, exactly rounded."""
-
-    count: int
-    min: float
-    max: float
-    first: float
-    last: float
-    total: float
-    squares: float
-
-
-def recomputed(frames: list[Frame], resolution_s: int) -> dict[Key, Expected]:
-    """Return the statistics of GOOD readings by channel and bucket start, from raw columns."""
-    readings: dict[str, list[tuple[int, float]]] = {}
-    for frame in frames:
-        for header, values, mask in zip(
-            frame.header.channels, frame.values, frame.qualities, strict=True
-        ):
-            times = frame.clocks[header.clock]
-            good = mask == Quality.GOOD
-            readings.setdefault(header.name, []).extend(
-                zip(times[good].tolist(), si(header.name, values[good]).tolist(), strict=True)
-            )
-    result = {}
-    for channel, pairs in readings.items():
-        pairs.sort()
-        times = np.array([t for t, _ in pairs], np.int64)
-        values = np.array([v for _, v in pairs])
-        starts = times // SECOND_NS // resolution_s * resolution_s
-        for start in np.unique(starts).tolist():
-            held = values[starts == start]
-            result[channel, start] = Expected(
-                len(held),
-                float(held.min()),
-                float(held.max()),
-                float(held[0]),
-                float(held[-1]),
-                math.fsum(held),
-                math.fsum(v * v for v in held.tolist()),
-            )
-    return result
-
-
-async def assert_rollups_equal_recomputation(ledger: Ledger, frames: list[Frame]) -> None:
-    for resolution_s in RESOLUTIONS_S:
-        expected = recomputed(frames, resolution_s)
-        rows = await ledger.pool.fetch(
-            "select channel, extract(epoch from bucket_start)::bigint as start_s, reading_count, "
-            "min, max, first, last, mean, sum, sum_of_squares from telemetry_rollup "
-            "where ledger = $1 and asset_id = $2 and resolution_s = $3",
-            ledger.name,
-            LOOP,
-            resolution_s,
-        )
-        found = {(row["channel"], row["start_s"]): row for row in rows}
-        assert len(found) == len(rows)
-        assert found.keys() == expected.keys()
-        for key, want in expected.items():
-            row = found[key]
-            assert (row["reading_count"], row["min"], row["max"], row["first"], row["last"]) == (
-                want.count,
-                want.min,
-                want.max,
-                want.first,
-                want.last,
-            ), (resolution_s, key)
-            assert row["sum"] == pytest.approx(want.total, rel=1e-12, abs=0)
-            assert row["sum_of_squares"] == pytest.approx(want.squares, rel=1e-12, abs=0)
-            assert row["mean"] == pytest.approx(want.total / want.count, rel=1e-12, abs=0)
 
 
 # --- frames of many kinds -----------------------------------------------------------------
@@ -187,12 +116,7 @@ async def assert_folds_to_recomputation(
         for ledger, batch in zip(ledgers, batches, strict=True):
             await record(ledger, frames)
             await fold(ledger, RollupProjection(), batch)
-            coarse.append(
-                [
-                    await table(ledger, name, "asset_id, channel, bucket")
-                    for name in ("rollup_minute", "rollup_hour")
-                ]
-            )
+            coarse.append(await stored_rows(ledger))
         assert all(rows == coarse[0] for rows in coarse)
         await assert_rollups_equal_recomputation(ledgers[0], frames)
     finally:
@@ -282,6 +206,41 @@ async def test_a_frame_without_a_good_reading_leaves_no_bucket(ledger: Ledger) -
     assert await ledger.pool.fetchval("select count(*) from telemetry_rollup") == 0
 
 
+async def test_waveforms_roll_up_like_others_and_texts_not_at_all(ledger: Ledger) -> None:
+    start = NOON_S * SECOND_NS + 59 * SECOND_NS
+    wave = waveform_times_ns(start, 10_000.0, 20_000)
+    vibration = np.sin(np.arange(20_000.0))
+    texts = np.array(["idle", "running"], object)
+    header = FrameHeader(
+        LOOP,
+        "agent-1",
+        (
+            ChannelHeader("vibration", "m/s2", 1.0, 0.0, clock=0, rate_hz=10_000.0),
+            ChannelHeader("state", "1", 1.0, 0.0, "str", clock=1),
+        ),
+        clock_count=2,
+    )
+    alone = FrameHeader(LOOP, "agent-1", (ChannelHeader("state", "1", 1.0, 0.0, "str"),))
+    await record(
+        ledger,
+        [
+            build_frame(header, 1, [wave, seconds_ns(0, 1)], [vibration, texts], [None, None]),
+            build_frame(alone, 2, [seconds_ns(0, 1)], [texts], [None]),
+        ],
+    )
+    await fold(ledger, RollupProjection())
+    (columns,) = await read_rollups(ledger, 60, start_s=NOON_S, end_s=NOON_S + 3600)
+    first, second = vibration[:10_000], vibration[10_000:]
+    assert columns.channel == "vibration"
+    assert columns.start_s.tolist() == [NOON_S, NOON_S + 60]
+    assert columns.reading_count.tolist() == [10_000, 10_000]
+    assert columns.min.tolist() == [first.min(), second.min()]
+    assert columns.max.tolist() == [first.max(), second.max()]
+    assert columns.first.tolist() == [first[0], second[0]]
+    assert columns.last.tolist() == [first[-1], second[-1]]
+    assert columns.sum.tolist() == pytest.approx([math.fsum(first), math.fsum(second)], abs=1e-9)
+
+
 async def test_assets_and_channels_are_kept_apart(ledger: Ledger) -> None:
     for n, asset in enumerate(("loop-1", "loop-2")):
         columns = {"flow": [30.0 + n], "motor_current": [1.0 + n]}
@@ -339,30 +298,73 @@ async def test_two_runners_on_one_ledger_fold_everything_once(
 
 
 @pytest.mark.parametrize("resolution_s", RESOLUTIONS_S)
-async def test_extremes_are_those_of_the_buckets_of_the_range(
+async def test_columns_are_those_of_the_buckets_of_the_range(
     ledger: Ledger, resolution_s: int
 ) -> None:
     frames = skab_frames("valve1/2", 50)
     await record(ledger, frames)
     await fold(ledger, RollupProjection())
-    expected = {
-        start: want
-        for (channel, start), want in recomputed(frames, resolution_s).items()
-        if channel == "pressure"
-    }
-    starts = sorted(expected)
+    expected = recomputed(frames, resolution_s)
+    starts = sorted(start for channel, start in expected if channel == "pressure")
     wanted = [s for s in starts if starts[len(starts) // 4] <= s <= starts[3 * len(starts) // 4]]
-    found = await read_extremes(ledger, LOOP, "pressure", resolution_s, wanted[0], wanted[-1])
-    assert found.start_s.tolist() == wanted
-    assert found.reading_count.tolist() == [expected[s].count for s in wanted]
-    assert found.min.tolist() == [expected[s].min for s in wanted]
-    assert found.max.tolist() == [expected[s].max for s in wanted]
+    found = await read_rollups(
+        ledger, resolution_s, asset_ids=[LOOP], start_s=wanted[0], end_s=wanted[-1]
+    )
+    assert [(columns.asset_id, columns.channel) for columns in found] == [
+        (LOOP, channel) for channel in sorted(UNITS)
+    ]
+    for columns in found:
+        held = [expected[columns.channel, start] for start in wanted]
+        assert columns.start_s.tolist() == wanted
+        assert columns.reading_count.tolist() == [e.count for e in held]
+        assert columns.min.tolist() == [e.min for e in held]
+        assert columns.max.tolist() == [e.max for e in held]
+        assert columns.first.tolist() == [e.first for e in held]
+        assert columns.last.tolist() == [e.last for e in held]
+        assert columns.sum.tolist() == pytest.approx([e.total for e in held], rel=1e-12)
+        assert columns.mean.tolist() == pytest.approx([e.total / e.count for e in held], rel=1e-12)
 
 
-async def test_extremes_of_a_channel_that_never_spoke_are_empty(ledger: Ledger) -> None:
+async def test_columns_of_all_assets_and_of_some_channels(ledger: Ledger) -> None:
+    for n, asset in enumerate(("loop-1", "loop-2", "loop-3")):
+        columns = {"flow": [30.0 + n], "motor_current": [1.0 + n]}
+        await record(ledger, [loop_frame(n + 1, seconds_ns(0), columns, asset=asset)])
+    await fold(ledger, RollupProjection())
+    hours: dict[str, Any] = {"start_s": NOON_S, "end_s": NOON_S}
+    found = await read_rollups(ledger, 3600, channels=["flow"], **hours)
+    assert [c.asset_id for c in found] == ["loop-1", "loop-2", "loop-3"]
+    assert {c.channel for c in found} == {"flow"}
+    some = await read_rollups(ledger, 3600, asset_ids=["loop-2", "loop-9"], **hours)
+    assert [(c.asset_id, c.channel) for c in some] == [
+        ("loop-2", "flow"),
+        ("loop-2", "motor_current"),
+    ]
+
+
+async def test_columns_of_what_never_spoke_are_left_out(ledger: Ledger) -> None:
     for resolution_s in RESOLUTIONS_S:
-        found = await read_extremes(ledger, LOOP, "flow", resolution_s, 0, NOON_S)
-        assert len(found.start_s) == len(found.min) == len(found.max) == 0
+        assert await read_rollups(ledger, resolution_s, start_s=0, end_s=NOON_S) == []
+
+
+async def test_a_resolution_that_is_not_kept_and_too_many_buckets_are_refused(
+    ledger: Ledger,
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        await read_rollups(ledger, 1, start_s=0, end_s=NOON_S)
+    assert (refused.value.code, refused.value.value) == ("rollups.resolution", 1)
+    minutes = BUCKETS_MAX + 1
+    times = NOON_S * SECOND_NS + np.array([0, minutes * 60 * SECOND_NS])
+    await record(ledger, [loop_frame(1, times, {"flow": [30.0, 31.0]})])
+    await fold(ledger, RollupProjection())
+    with pytest.raises(InvalidInput) as refused:
+        await read_rollups(ledger, 60, start_s=-(2**62), end_s=2**62)
+    assert (refused.value.code, refused.value.value, refused.value.limit) == (
+        "rollups.too_many_buckets",
+        minutes + 1,
+        BUCKETS_MAX,
+    )
+    (hours,) = await read_rollups(ledger, 3600, start_s=-(2**62), end_s=2**62)
+    assert hours.reading_count.tolist() == [1, 1]
 
 
 def test_the_recomputation_knows_every_unit_of_the_recordings() -> None:
@@ -378,5 +380,5 @@ async def test_a_bad_end_of_a_frame_hides_nothing_before_it(ledger: Ledger) -> N
     frame = loop_frame(1, times, {"flow": [30.0] * 6}, qualities=masks)
     await record(ledger, [frame])
     await fold(ledger, RollupProjection())
-    found = await read_extremes(ledger, LOOP, "flow", 1, NOON_S + 100, NOON_S + 300)
-    assert found.start_s.tolist() == [NOON_S + 100]
+    (found,) = await read_rollups(ledger, 60, start_s=NOON_S + 60, end_s=NOON_S + 300)
+    assert found.start_s.tolist() == [NOON_S + 60]

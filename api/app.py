@@ -17,12 +17,13 @@ from api.ingest import IngestEndpoint
 from api.services import Services
 from api.settings import ServerSettings
 from api.transparency import open_signer, transparency_routes
-from eventlog.checkpoints import CheckpointPublisher
 from eventlog.database import CONNECTION_LOST, create_pool
 from eventlog.ledger import Ledger
+from eventlog.signing import CheckpointPublisher
 from eventlog.tail import Tail
 from projections.alert_policy import AlertPolicy
 from projections.alerts import AlertProjection
+from projections.pages import SharedPages
 from projections.rollups import RollupProjection
 from projections.runner import Projection, ProjectionRunner
 from projections.twins import TwinProjection
@@ -46,8 +47,9 @@ async def open_services(settings: ServerSettings, database_url: str) -> AsyncIte
         tail = Tail(ledger, database_url)
         stack.push_async_callback(tail.close)
         runners: dict[str, ProjectionRunner] = {}
+        pages = SharedPages(ledger)
         for projection in projections():
-            runner = ProjectionRunner(projection, tail)
+            runner = ProjectionRunner(projection, tail, pages)
             stack.push_async_callback(runner.close)
             runners[projection.name] = runner
         signer = await open_signer(pool, settings)

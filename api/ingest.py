@@ -8,9 +8,9 @@ The body is described in docs/frame-format.md.
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
@@ -32,17 +32,21 @@ from domain.asset import (
     unknown_asset,
 )
 from domain.asset_types import asset_type
-from domain.errors import HeddleError, InvalidInput, MalformedFrame, Unavailable
+from domain.errors import CommandRejected, HeddleError, InvalidInput, MalformedFrame, Unavailable
 from domain.frame_batches import BATCH_MEDIA_TYPE, BatchItem, decode_batch
-from domain.frame_checks import check_units, mark_out_of_range
-from domain.frames import Frame, decode, peek, time_from_ns
+from domain.frame_checks import check_units, mark_all_out_of_range
+from domain.frame_decoding import decode_many
+from domain.frame_header import FrameHeader
+from domain.frame_layout import peek
+from domain.frame_stacks import hash_frames
+from domain.frames import Frame, time_from_ns
 from eventlog.commands import load_asset
 from eventlog.database import CONNECTION_LOST
-from eventlog.envelope import NewEvent, new_frame
-from eventlog.ledger import Appended, Ledger
+from eventlog.envelope import NewEvent, frame_windows, new_frame
+from eventlog.ledger import Appended, Ledger, Placed
 from eventlog.reading import stream_versions
 
-FRAMES_AT_ONCE: Final = 8
+FRAMES_AT_ONCE: Final = 32
 UNPACKED_BYTES_AT_ONCE: Final = 4 * 1024 * 1024
 """What is unpacked and judged before other requests get their turn."""
 
@@ -88,90 +92,180 @@ class IngestEndpoint:
             when a frame may or may not have been recorded: the batch has to be sent again
         """
         outcomes: list[dict[str, Any]] = []
-        appends: list[tuple[dict[str, Any], asyncio.Task[Appended]]] = []
-        assets: dict[str, Asset] = {}
-        asked: set[str] = set()
+        events: list[NewEvent] = []
+        of_events: list[dict[str, Any]] = []
         for group in _groups(decode_batch(body)):
             await asyncio.sleep(0)
-            entries = [_decoded(item) for item in group]
-            named = {e.frame.header.asset for e in entries if isinstance(e, _Decoded)}
-            if not named <= asked:
-                assets |= await self._assets.known(named - asked)
-                asked |= named
-            for entry in entries:
+            for judged in await self._judged(group, traceparent):
                 outcome: dict[str, Any] = {"index": len(outcomes)}
                 outcomes.append(outcome)
-                try:
-                    if isinstance(entry, HeddleError):
-                        raise entry
-                    outcome["sequence"] = entry.frame.sequence
-                    event = self._judged(entry, assets, traceparent)
-                    append = asyncio.create_task(self._services.ledger.append([event]))
-                    appends.append((outcome, append))
-                except HeddleError as error:
-                    outcome |= _rejection(error)
-        results = await asyncio.gather(*(task for _, task in appends), return_exceptions=True)
-        for (outcome, _), result in zip(appends, results, strict=True):
-            match result:
-                case Appended():
-                    outcome["status"] = "duplicate" if result.duplicate else "accepted"
-                    outcome["position"] = result.position
-                case HeddleError() if not isinstance(result, Unavailable):
-                    outcome |= _rejection(result)
-                case _:
-                    raise result
+                if judged.sequence is not None:
+                    outcome["sequence"] = judged.sequence
+                if isinstance(judged.verdict, HeddleError):
+                    outcome |= _rejection(judged.verdict)
+                else:
+                    events.append(judged.verdict)
+                    of_events.append(outcome)
+        for outcome, result in zip(of_events, await self._append(events), strict=True):
+            outcome |= _rejection(result) if isinstance(result, HeddleError) else result
         return outcomes
 
-    def _judged(
-        self, entry: _Decoded, assets: Mapping[str, Asset], traceparent: str | None
-    ) -> NewEvent:
-        """Return the event that records a frame, or raise what is wrong with it."""
-        frame = entry.frame
-        asset_id = frame.header.asset
-        asset = assets.get(asset_id)
-        if isinstance(asset, Retired):
-            raise retired_asset(asset_id)
-        if not isinstance(asset, Registered):
-            raise unknown_asset(asset_id)
-        described = asset_type(asset.asset_type)
-        check_units(frame.header, described)
-        self._check_time(frame)
-        marked = mark_out_of_range(frame, described)
-        return new_frame(
-            telemetry_stream(asset_id),
-            marked,
-            event_id=entry.event_id,
-            occurred_at=time_from_ns(marked.window_end_ns),
-            encoded=entry.encoded if marked is frame else None,
-            traceparent=traceparent,
-        )
+    async def _judged(
+        self, group: Sequence[BatchItem | HeddleError], traceparent: str | None
+    ) -> list[_Judged]:
+        """Return for each frame of `group` the event that records it, or what is wrong with it."""
+        items = [item for item in group if isinstance(item, BatchItem)]
+        decoded = iter(decode_many([item.encoded for item in items]))
+        read: list[Frame | HeddleError] = [
+            next(decoded) if isinstance(item, BatchItem) else item for item in group
+        ]
+        frames = [frame for frame in read if isinstance(frame, Frame)]
+        assets = await self._assets.known({frame.header.asset for frame in frames})
+        settings, now = self._services.settings, self._services.now()
+        check = _FrameCheck(assets, now, settings.frame_future_s_max)
+        faults = [check.fault(frame) for frame in frames]
+        sound = [frame for frame, fault in zip(frames, faults, strict=True) if fault is None]
+        marked = check.marked(sound)
+        hash_frames(marked)
+        ready = iter(zip(sound, marked, frame_windows(marked), strict=True))
+        verdicts = iter(faults)
+        judged = []
+        for item, frame in zip(group, read, strict=True):
+            if isinstance(frame, HeddleError):
+                judged.append(_Judged(None, frame))
+                continue
+            assert isinstance(item, BatchItem), "a frame was decoded from an item"
+            fault = next(verdicts)
+            if fault is not None:
+                judged.append(_Judged(frame.sequence, fault))
+                continue
+            delivered, stored, window = next(ready)
+            event = new_frame(
+                telemetry_stream(stored.header.asset),
+                stored,
+                event_id=item.event_id,
+                occurred_at=time_from_ns(stored.window_end_ns),
+                encoded=item.encoded if stored is delivered else None,
+                traceparent=traceparent,
+                window=window,
+            )
+            judged.append(_Judged(stored.sequence, event))
+        return judged
 
-    def _check_time(self, frame: Frame) -> None:
+    async def _append(self, events: Sequence[NewEvent]) -> list[dict[str, Any] | HeddleError]:
+        """Record `events`, each with an outcome of its own.
+
+        They are appended together. Where one of them is refused, or was recorded before, that
+        fails as a whole and records nothing; then each is appended alone.
+        """
+        if not events:
+            return []
+        try:
+            together = await self._services.ledger.append(events)
+        except Unavailable:
+            raise
+        except HeddleError as refused:
+            if len(events) == 1:
+                return [refused]
+        else:
+            return [_recorded(placed, together.duplicate) for placed in together.placed]
+        alone = await asyncio.gather(
+            *(self._services.ledger.append([event]) for event in events), return_exceptions=True
+        )
+        results: list[dict[str, Any] | HeddleError] = []
+        for result in alone:
+            match result:
+                case Appended():
+                    results.append(_recorded(result.placed[0], result.duplicate))
+                case HeddleError() if not isinstance(result, Unavailable):
+                    results.append(result)
+                case _:
+                    raise result
+        return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A frame's own number, where it could be read, and the event that records it or its fault."""
+
+    sequence: int | None
+    verdict: NewEvent | HeddleError
+
+
+class _FrameCheck:
+    """Holds frames against their assets, their types and the clock.
+
+    Parameters
+    ----------
+    assets : the assets that the frames name, as they are now, or why they cannot be read
+    future_s_max : how far ahead of `now` a frame may end
+    """
+
+    def __init__(
+        self, assets: Mapping[str, Asset | HeddleError], now: datetime, future_s_max: float
+    ) -> None:
+        self._assets = assets
+        self._future_s_max = future_s_max
+        self._latest_ns = int((now.timestamp() + future_s_max) * 1e9)
+        self._unit_faults: dict[tuple[int, str], HeddleError | None] = {}
+
+    def fault(self, frame: Frame) -> HeddleError | None:
+        """Return why `frame` cannot be recorded, or None."""
+        asset_id = frame.header.asset
+        match self._assets.get(asset_id):
+            case HeddleError() as unreadable:
+                return unreadable
+            case Retired():
+                return retired_asset(asset_id)
+            case Registered() as asset:
+                return self._unit_fault(frame.header, asset) or self._time_fault(frame)
+            case _:
+                return unknown_asset(asset_id)
+
+    def marked(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Return `frames`, all without a fault, with what is out of range marked BAD."""
+        marked = list(frames)
+        by_type: dict[str, list[int]] = {}
+        for place, frame in enumerate(frames):
+            asset = self._assets[frame.header.asset]
+            assert isinstance(asset, Registered), "a frame of another asset has a fault"
+            by_type.setdefault(asset.asset_type, []).append(place)
+        for name, places in by_type.items():
+            of_type = mark_all_out_of_range([frames[place] for place in places], asset_type(name))
+            for place, frame in zip(places, of_type, strict=True):
+                marked[place] = frame
+        return marked
+
+    def _unit_fault(self, header: FrameHeader, asset: Registered) -> HeddleError | None:
+        # The frames of a request hold their headers, so nobody else comes by the same identity.
+        key = (id(header.alike), asset.asset_type)
+        if key not in self._unit_faults:
+            try:
+                check_units(header, asset_type(asset.asset_type))
+            except HeddleError as error:
+                self._unit_faults[key] = error
+            else:
+                self._unit_faults[key] = None
+        return self._unit_faults[key]
+
+    def _time_fault(self, frame: Frame) -> HeddleError | None:
         if frame.window_start_ns < 0:
-            raise InvalidInput(
+            return InvalidInput(
                 "frame.time_before_1970",
                 f"the frame starts at {frame.window_start_ns} ns, before 1970",
                 value=frame.window_start_ns,
                 limit=0,
             )
-        future_s_max = self._services.settings.frame_future_s_max
-        latest_ns = int((self._services.now().timestamp() + future_s_max) * 1e9)
-        if frame.window_end_ns > latest_ns:
-            raise InvalidInput(
+        if frame.window_end_ns > self._latest_ns:
+            return InvalidInput(
                 "frame.time_in_future",
-                f"the frame ends at {frame.window_end_ns} ns, more than {future_s_max} s ahead "
-                "of the server's clock",
+                f"the frame ends at {frame.window_end_ns} ns, more than {self._future_s_max} s "
+                "ahead of the server's clock",
                 hint="check the clock and the time zone of the source",
                 value=frame.window_end_ns,
-                limit=latest_ns,
+                limit=self._latest_ns,
             )
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    frame: Frame
-    encoded: bytes
-    event_id: uuid.UUID
+        return None
 
 
 def _groups(items: Iterable[BatchItem | MalformedFrame]) -> Iterator[list[BatchItem | HeddleError]]:
@@ -207,13 +301,8 @@ def _unpacks_too_far(unpacked: int) -> InvalidInput:
     )
 
 
-def _decoded(item: BatchItem | HeddleError) -> _Decoded | HeddleError:
-    if isinstance(item, HeddleError):
-        return item
-    try:
-        return _Decoded(decode(item.encoded), item.encoded, item.event_id)
-    except HeddleError as error:
-        return error
+def _recorded(placed: Placed, duplicate: bool) -> dict[str, Any]:
+    return {"status": "duplicate" if duplicate else "accepted", "position": placed.position}
 
 
 def _rejection(error: HeddleError) -> dict[str, Any]:
@@ -232,26 +321,24 @@ class AssetDirectory:
         self._ledger = ledger
         self._known: dict[str, tuple[int, Asset]] = {}
 
-    async def known(self, asset_ids: set[str]) -> dict[str, Asset]:
+    async def known(self, asset_ids: set[str]) -> dict[str, Asset | HeddleError]:
         """Return those of `asset_ids` that exist, as they are now.
 
-        One statement, and a load for each asset that has changed.
+        One statement, and a load for each asset that has changed. In place of an asset whose
+        facts cannot be read stands the error `asset.unreadable`.
         """
         if len(self._known) > ASSETS_KNOWN_MAX:
             self._known.clear()
         streams = {asset_stream(asset_id): asset_id for asset_id in asset_ids}
-        found: dict[str, Asset] = {}
+        found: dict[str, Asset | HeddleError] = {}
+        if not streams:
+            return found
         try:
             versions = await stream_versions(
                 self._ledger.pool, self._ledger.ledger_id, list(streams)
             )
             for stream, version in versions.items():
-                asset_id = streams[stream]
-                entry = self._known.get(asset_id)
-                if entry is None or entry[0] != version:
-                    asset, loaded = await load_asset(self._ledger, asset_id)
-                    entry = self._known[asset_id] = (loaded, asset)
-                found[asset_id] = entry[1]
+                found[streams[stream]] = await self._at(streams[stream], version)
         except CONNECTION_LOST as error:
             raise Unavailable(
                 "ledger.unavailable",
@@ -259,3 +346,22 @@ class AssetDirectory:
                 hint="send the batch again; nothing is recorded twice",
             ) from error
         return found
+
+    async def _at(self, asset_id: str, version: int) -> Asset | HeddleError:
+        entry = self._known.get(asset_id)
+        if entry is None or entry[0] != version:
+            try:
+                asset, loaded = await load_asset(self._ledger, asset_id)
+            except Unavailable:
+                raise
+            except (HeddleError, AssertionError) as error:
+                # An unknown fact, or one that has no place in the life of an asset. It is not
+                # remembered: a server that can read it ends this at once.
+                return CommandRejected(
+                    "asset.unreadable",
+                    f"what is recorded of asset {asset_id!r} cannot be read: {error}",
+                    hint="its frames wait until a server that can read it runs",
+                    value=asset_id,
+                )
+            entry = self._known[asset_id] = (loaded, asset)
+        return entry[1]

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 from api.settings import ServerSettings
 from domain.identifiers import uuid7
-from eventlog.checkpoints import CheckpointPublisher
 from eventlog.ledger import Ledger
+from eventlog.signing import CheckpointPublisher
 from eventlog.tail import Tail
 from projections.runner import ProjectionRunner
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import ingest, log, proofs, recorders
+from benchmarks import archive, frames, ingest, log, proofs, reading, readings, recorders
 from benchmarks.report import Report
 
-BENCHMARKS = {"ingest": ingest, "log": log, "proofs": proofs, "recorders": recorders}
+BENCHMARKS = {
+    "frames": frames,
+    "archive": archive,
+    "ingest": ingest,
+    "log": log,
+    "proofs": proofs,
+    "reading": reading,
+    "readings": readings,
+    "recorders": recorders,
+}
 ONLY_BY_NAME = {"recorders"}  # needs psycopg, which nothing else here does
 
 

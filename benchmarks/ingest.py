@@ -1,7 +1,8 @@
-"""Frames through HTTP into log, twins, alerts and rollups, beside bare COPY of the same rows.
+"""Frames through HTTP into log, twins, alerts and rollups, and where the time goes.
 
-A load generator of its own sends ready-made batches of real skab windows to `heddle serve`; both
-share the machine with the embedded PostgreSQL, fsync on.
+A client in its own process sends ready-made batches of real skab windows to `heddle serve`; both
+share the machine with the embedded PostgreSQL, fsync on. A second, shorter run under a sampling
+profiler says what the server's processor time is spent on.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
-import multiprocessing
+import json
 import os
 import shutil
 import signal
@@ -19,28 +20,29 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx
 import numpy as np
 
+from benchmarks.frame_client import Sent, send_all
 from benchmarks.report import Figure, Report
 from domain.asset import CommissionAsset, RegisterAsset, telemetry_stream
 from domain.asset_types import asset_type
 from domain.frame_batches import BATCH_MEDIA_TYPE, BatchItem, encode_batch
-from domain.frame_checks import header_for, mark_out_of_range
-from domain.frames import Frame, build_frame, decode, encode, time_from_ns
+from domain.frame_checks import header_for
+from domain.frame_encoding import encode
+from domain.frames import Frame, build_frame, time_from_ns
 from domain.identifiers import uuid7
 from eventlog.commands import handle
 from eventlog.database import create_pool
 from eventlog.embedded import EmbeddedPostgres
-from eventlog.envelope import new_frame
+from eventlog.envelope import NewEvent, new_frame
 from eventlog.ledger import Ledger
 from migrations.run import upgrade
 
@@ -56,8 +58,12 @@ COLUMNS = (
     ("Volume Flow RateRMS", "flow", "l/min"),
 )
 ROWS_A_FRAME = 125
+READINGS_A_FRAME = ROWS_A_FRAME * len(COLUMNS)
 LEDGER = "plant-1"
 START_NS = 1_700_000_000_000_000_000
+BARE_FRAMES_MAX = 4_000
+PROFILED_FRAMES_MAX = 4_000
+STAGE_SHARE_MIN = 0.01
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--assets", type=int, default=40)
     parser.add_argument("--frames-a-request", type=int, default=20)
     parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--profile", type=Path, help="keep the profile as JSON in this file")
 
 
 def run(arguments: argparse.Namespace) -> Report:
@@ -80,49 +87,78 @@ def run(arguments: argparse.Namespace) -> Report:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What one run of the server took, from the first request until all was folded."""
+
+    frames: int
+    sent: Sent
+    folded_s: float
+    cpu_s: dict[str, float]
+    peak_mib: float
+
+    @property
+    def readings(self) -> int:
+        return self.frames * READINGS_A_FRAME
+
+    def cpu_us(self, process: str) -> float:
+        """Return processor time a frame, microseconds."""
+        return self.cpu_s[process] / self.frames * 1e6
+
+
 def _measure(arguments: argparse.Namespace, folder: Path, database_url: str) -> Report:
-    frame_count = arguments.readings // (ROWS_A_FRAME * len(COLUMNS))
+    count = arguments.readings // READINGS_A_FRAME
+    profiled = min(count, PROFILED_FRAMES_MAX)
     asyncio.run(_register(database_url, arguments.assets))
-    frames = list(_frames(frame_count, arguments.assets))
+    frames = list(_frames(count + profiled, arguments.assets))
     bodies = _bodies(frames, arguments.frames_a_request)
-    readings = sum(frame.reading_count for frame in frames)
+    whole = -(-count // arguments.frames_a_request)
+    sample = frames[:BARE_FRAMES_MAX]
+    copy_rate = asyncio.run(_bare_copy(database_url, sample, arguments.frames_a_request))
+    http_rate = _bare_http(bodies[:whole], count, arguments.connections)
+    stored = asyncio.run(_log_bytes(database_url))
+    load = _load(folder, database_url, bodies[:whole], count, arguments.connections)
+    stored = asyncio.run(_log_bytes(database_url)) - stored
+    traced_to = arguments.profile or folder / "profile.json"
+    traced = _load(folder, database_url, bodies[whole:], profiled, arguments.connections, traced_to)
     report = Report("ingest")
-    copy_rate = asyncio.run(_bare_copy(database_url, frames, arguments.frames_a_request))
-    with _heddle_serve(folder, database_url) as (process, url):
-        before = _cpu_by_kind(process.pid)
-        started = time.perf_counter()
-        context = multiprocessing.get_context("spawn")
-        sender = context.Process(target=_send_all, args=(url, bodies, arguments.connections))
-        sender.start()
-        sender.join()
-        acknowledged_s = time.perf_counter() - started
-        if sender.exitcode != 0:
-            raise SystemExit("the load generator failed")
-        _wait_until_folded(url)
-        folded_s = time.perf_counter() - started
-        after = _cpu_by_kind(process.pid)
-        peak_mib = _peak_mib(process.pid)
-    stored = asyncio.run(_stored_bytes(database_url))
+    total_us = sum(load.cpu_us(process) for process in load.cpu_s)
     report.figures = {
         "log_and_projections_readings_per_s": Figure(
-            readings / folded_s, "readings/s", copy_rate, 300_000
+            load.readings / load.folded_s, "readings/s", copy_rate, 2_000_000
         ),
-        "acknowledged_readings_per_s": Figure(readings / acknowledged_s, "readings/s", copy_rate),
-        "server_memory_peak": Figure(peak_mib, "MiB", None, 600, ceiling=True),
-        "log_bytes_a_reading": Figure(stored / readings, "bytes"),
+        "acknowledged_readings_per_s": Figure(
+            load.readings / load.sent.elapsed_s, "readings/s", http_rate
+        ),
+        "processor_time_a_frame": Figure(total_us, "us", None, 1_000, ceiling=True),
+        "readings_per_s_of_processor": Figure(READINGS_A_FRAME / total_us * 1e6, "readings/s"),
+        "server_memory_peak": Figure(load.peak_mib, "MiB", None, 600, ceiling=True),
+        "log_bytes_a_reading": Figure(stored / load.readings, "bytes"),
     }
     report.notes = [
-        f"{readings:,} readings of skab in frames of {ROWS_A_FRAME * len(COLUMNS):,}, "
+        f"{load.readings:,} readings of skab in frames of {READINGS_A_FRAME:,}, "
         f"{arguments.assets} assets, {arguments.frames_a_request} frames a request, "
-        f"{arguments.connections} connections; fsync on; limit: COPY of the same event rows, "
-        f"{arguments.frames_a_request} frames a transaction",
-        "CPU seconds while sending and folding: "
-        + ", ".join(f"{kind} {after[kind] - before[kind]:.1f}" for kind in before)
-        + f" of {folded_s:.1f} s on {len(os.sched_getaffinity(0))} cores",
-        "where a frame's time goes in the server, alone, microseconds: "
-        + ", ".join(f"{stage} {cost:.0f}" for stage, cost in _stages(frames[0]).items()),
+        f"{arguments.connections} connections; fsync on. Limits: COPY of the same event rows, "
+        f"{arguments.frames_a_request} frames a transaction; Starlette answering the same bodies "
+        "without work",
+        "processor time, us a frame: "
+        + ", ".join(f"{process} {load.cpu_us(process):.0f}" for process in load.cpu_s)
+        + f"; {sum(load.cpu_s.values()):.1f} s in {load.folded_s:.1f} s on "
+        f"{len(os.sched_getaffinity(0))} cores",
+        "where the server's goes (sampled in a run of its own), us a frame: "
+        + _stages(json.loads(traced_to.read_text()), traced.cpu_us("server")),
     ]
     return report
+
+
+def _stages(profile: dict[str, dict[str, int]], server_us: float) -> str:
+    stages = profile["stages"]
+    samples = sum(stages.values())
+    return ", ".join(
+        f"{stage} {count / samples * server_us:.0f}"
+        for stage, count in sorted(stages.items(), key=lambda item: -item[1])
+        if count / samples >= STAGE_SHARE_MIN
+    )
 
 
 # --- what is sent -------------------------------------------------------------------------
@@ -152,7 +188,7 @@ def _frames(count: int, assets: int) -> Iterator[Frame]:
         yield build_frame(headers[asset], turn + 1, [clock], values, [None] * len(values))
 
 
-def _bodies(frames: list[Frame], frames_a_request: int) -> list[bytes]:
+def _bodies(frames: Sequence[Frame], frames_a_request: int) -> list[bytes]:
     bodies = []
     for start in range(0, len(frames), frames_a_request):
         items = [
@@ -161,29 +197,6 @@ def _bodies(frames: list[Frame], frames_a_request: int) -> list[bytes]:
         ]
         bodies.append(encode_batch(items))
     return bodies
-
-
-def _send_all(url: str, bodies: list[bytes], connections: int) -> None:
-    async def send() -> None:
-        waiting = iter(bodies)
-
-        async def connection(client: httpx.AsyncClient) -> None:
-            for body in waiting:
-                response = await client.post(
-                    "/v1/frames", content=body, headers={"content-type": BATCH_MEDIA_TYPE}
-                )
-                response.raise_for_status()
-                for result in response.json()["results"]:
-                    if result["status"] != "accepted":
-                        raise SystemExit(f"a frame was not accepted: {result}")
-
-        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            await asyncio.gather(*(connection(client) for _ in range(connections)))
-
-    asyncio.run(send())
-
-
-# --- the server ---------------------------------------------------------------------------
 
 
 async def _register(database_url: str, assets: int) -> None:
@@ -203,18 +216,50 @@ async def _register(database_url: str, assets: int) -> None:
     await pool.close()
 
 
-@contextmanager
-def _heddle_serve(folder: Path, database_url: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
+# --- the server under load ----------------------------------------------------------------
+
+
+def _load(
+    folder: Path,
+    database_url: str,
+    bodies: Sequence[bytes],
+    frames: int,
+    connections: int,
+    profile: Path | None = None,
+) -> _Load:
+    """Send `bodies` to a server of its own and wait until every projection has folded them."""
+    environment = {
         "HEDDLE_DATABASE_URL": database_url,
         "HEDDLE_DATA_DIR": str(folder),
         "HEDDLE_LEDGER": LEDGER,
-        "HEDDLE_PORT": str(port),
     }
-    process = subprocess.Popen([sys.executable, "-m", "api.cli", "serve"], env=environment)
+    command = ["-m", "api.cli", "serve"]
+    if profile is not None:
+        environment["HEDDLE_PROFILE"] = str(profile)
+        command = ["-m", "benchmarks.profiled_server", "serve"]
+    port = _free_port()
+    environment["HEDDLE_PORT"] = str(port)
+    with _serving(command, environment, port) as (process, url):
+        before = _cpu_s(process.pid, folder)
+        sent = send_all(
+            f"{url}/v1/frames",
+            bodies,
+            content_type=BATCH_MEDIA_TYPE,
+            connections=connections,
+            wanted=b'"accepted"',
+        )
+        _wait_until_folded(url)
+        folded_s = time.perf_counter() - sent.started
+        cpu_s = {name: after - before[name] for name, after in _cpu_s(process.pid, folder).items()}
+        peak_mib = _peak_mib(process.pid)
+    return _Load(frames, sent, folded_s, {**cpu_s, "client": sent.cpu_s}, peak_mib)
+
+
+@contextmanager
+def _serving(
+    command: Sequence[str], environment: dict[str, str], port: int
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    process = subprocess.Popen([sys.executable, *command], env=os.environ | environment)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(300):
@@ -229,6 +274,13 @@ def _heddle_serve(folder: Path, database_url: str) -> Iterator[tuple[subprocess.
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def _wait_until_folded(url: str) -> None:
@@ -248,9 +300,10 @@ def _peak_mib(pid: int) -> float:
     raise LookupError("VmHWM")
 
 
-def _cpu_by_kind(server_pid: int) -> dict[str, float]:
-    """Return CPU seconds of the server and of all PostgreSQL processes so far."""
-    ticks = os.sysconf("SC_CLK_TCK")
+def _cpu_s(server_pid: int, folder: Path) -> dict[str, float]:
+    """Return seconds of processor time of the server, and of its PostgreSQL's processes, so far."""
+    postmaster = int(next(folder.rglob("postmaster.pid")).read_text().split()[0])
+    tick_s = 1 / os.sysconf("SC_CLK_TCK")
     spent = {"server": 0.0, "postgresql": 0.0}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -259,17 +312,19 @@ def _cpu_by_kind(server_pid: int) -> dict[str, float]:
             stat = (entry / "stat").read_text()
         except OSError:
             continue
-        name = stat[stat.index("(") + 1 : stat.rindex(")")]
-        numbers = stat[stat.rindex(")") + 2 :].split()
-        seconds = (int(numbers[11]) + int(numbers[12])) / ticks
-        if int(entry.name) == server_pid:
-            spent["server"] += seconds
-        elif name.startswith("postgres"):
-            spent["postgresql"] += seconds
+        fields = stat[stat.rindex(")") + 2 :].split()
+        pid, parent = int(entry.name), int(fields[1])
+        user, system, childrens_user, childrens_system = map(int, fields[11:15])
+        if pid == server_pid:
+            spent["server"] += (user + system) * tick_s
+        elif pid == postmaster:  # with the backends that have ended
+            spent["postgresql"] += (user + system + childrens_user + childrens_system) * tick_s
+        elif parent == postmaster:
+            spent["postgresql"] += (user + system) * tick_s
     return spent
 
 
-async def _stored_bytes(database_url: str) -> float:
+async def _log_bytes(database_url: str) -> float:
     connection = await asyncpg.connect(database_url)
     size: int = await connection.fetchval(
         "select sum(pg_total_relation_size(relid)) from pg_partition_tree('event')"
@@ -278,14 +333,13 @@ async def _stored_bytes(database_url: str) -> float:
     return float(size)
 
 
-# --- limits and stages --------------------------------------------------------------------
+# --- limits -------------------------------------------------------------------------------
 
 
-async def _bare_copy(database_url: str, frames: list[Frame], frames_a_copy: int) -> float:
+async def _bare_copy(database_url: str, frames: Sequence[Frame], frames_a_copy: int) -> float:
     """Return readings/s of COPY of the frames' rows into a bare table, ready-made."""
-    sample = frames[: min(len(frames), 4_000)]
     records = []
-    for position, frame in enumerate(sample, 1):
+    for position, frame in enumerate(frames, 1):
         event = _event(frame)
         window = event.window
         assert window is not None, "a frame has a window"
@@ -317,10 +371,10 @@ async def _bare_copy(database_url: str, frames: list[Frame], frames_a_copy: int)
     elapsed_s = time.perf_counter() - started
     await connection.execute("drop table bare")
     await connection.close()
-    return sum(frame.reading_count for frame in sample) / elapsed_s
+    return len(frames) * READINGS_A_FRAME / elapsed_s
 
 
-def _event(frame: Frame) -> Any:
+def _event(frame: Frame) -> NewEvent:
     return new_frame(
         telemetry_stream(frame.header.asset),
         frame,
@@ -329,48 +383,15 @@ def _event(frame: Frame) -> Any:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Timed:
-    name: str
-    work: Callable[[], object]
-
-
-def _stages(frame: Frame) -> dict[str, float]:
-    """Return microseconds per frame of each step the server takes, alone on one core."""
-    from projections.alert_rules import INITIAL, advance
-    from projections.rollups import coarser, frame_seconds
-
-    encoded = encode(frame)
-    rule = TYPE.alert_rules[0]
-    channel = TYPE.channel(rule.channel)
-    index = next(n for n, c in enumerate(frame.header.channels) if c.name == rule.channel)
-    steps = [
-        _Timed("decode", lambda: decode(encoded)),
-        _Timed("check", lambda: mark_out_of_range(frame, TYPE)),
-        _Timed(
-            "hash and statistics",
-            lambda: new_frame(
-                telemetry_stream("pump-000"),
-                decode(encoded),
-                event_id=uuid.uuid4(),
-                occurred_at=datetime.now(UTC),
-                encoded=encoded,
-            ),
-        ),
-        _Timed("rollup", lambda: [coarser(g, 60) for g in frame_seconds(frame)]),
-        _Timed(
-            "alert rule",
-            lambda: advance(
-                rule, channel, INITIAL, frame.channel_times_ns(index), frame.channel_si(index)
-            ),
-        ),
-    ]
-    costs = {}
-    for step in steps:
-        step.work()
-        started = time.perf_counter()
-        for _ in range(200):
-            step.work()
-        costs[step.name] = (time.perf_counter() - started) / 200 * 1e6
-    costs["hash and statistics"] -= costs["decode"]
-    return costs
+def _bare_http(bodies: Sequence[bytes], frames: int, connections: int) -> float:
+    """Return readings/s of a server that takes the same bodies and does nothing with them."""
+    port = _free_port()
+    with _serving(["-m", "benchmarks.bare_server", str(port)], {}, port) as (_, url):
+        sent = send_all(
+            f"{url}/v1/frames",
+            bodies,
+            content_type=BATCH_MEDIA_TYPE,
+            connections=connections,
+            wanted=b"",
+        )
+    return frames * READINGS_A_FRAME / sent.elapsed_s

@@ -18,13 +18,15 @@ from datetime import UTC, datetime
 from typing import ClassVar, Final
 
 import numpy as np
+import numpy.typing as npt
+import zstandard
 
 from domain.asset import AssetRegistered, AssetRetired, ClearAlert, RaiseAlert
 from domain.asset_model import AlertRule, AssetType
 from domain.asset_types import asset_type
 from domain.errors import CommandRejected, InvalidInput, NotFound
 from domain.events import FRAME_RECORDED
-from domain.frames import Quality
+from domain.frames import Frame, Quality
 from domain.identifiers import derived_uuid7
 from eventlog.commands import handle
 from eventlog.database import Connection
@@ -35,20 +37,28 @@ from projections.alert_rules import (
     INITIAL,
     Cleared,
     Raised,
+    Readings,
     RuleState,
     Seconds,
     Transition,
-    advance,
+    advance_all,
 )
 from projections.runner import EVENTS_AT_ONCE
 
 logger = logging.getLogger("heddle.projections")
 
 ACTOR: Final = "policy:alerts"
-STATE_VERSION: Final = 1
+ASSETS_AT_ONCE: Final = 4
+"""Assets whose alerts are commanded at once: each may hold a connection meanwhile."""
+
+NO_READINGS: Final[Readings] = (np.zeros(0, np.int64), np.zeros(0))
+FIRST_STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 
 _STATE = struct.Struct("<BqqqdII")  # version, pending, raised, clearing, baseline, lengths
 _NONE_S: Final = -(2**63)
+_compressor = zstandard.ZstdCompressor(level=1)
+_decompressor = zstandard.ZstdDecompressor()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,49 +86,123 @@ class AlertPolicy:
     ) -> None:
         """Advance the rules by `events` and append what follows from them."""
         types = await _asset_types(connection, ledger, events)
-        memories = await _load_memories(connection, ledger.ledger_id, types)
-        touched: set[tuple[str, str]] = set()
-        for number, event in enumerate(events):
-            if number % EVENTS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        frames = _frames_by_asset(events, types)
+        if not frames:
+            return
+        memories = await _load_memories(connection, ledger.ledger_id, list(frames))
+        told: dict[str, list[_Told]] = {asset_id: [] for asset_id in frames}
+        for described in sorted(set(types.values()), key=lambda found: found.name):
+            of_type = {a: some for a, some in frames.items() if types[a] is described}
+            for channel in dict.fromkeys(rule.channel for rule in described.alert_rules):
+                readings = await _readings(of_type, channel)
+                for order, rule in enumerate(described.alert_rules):
+                    if rule.channel == channel:
+                        _advance(described, rule, order, readings, of_type, memories, told)
+                        await asyncio.sleep(0)
+        await _command_all(ledger, told, memories)
+        await _store_memories(connection, ledger.ledger_id, memories)
+
+
+Frames = dict[str, list[RecordedEvent]]
+"""Frames of each asset, in the order of the log."""
+
+Memories = dict[tuple[str, str], _Memory]
+"""By asset and rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A transition of a rule; `cause` is the frame that told it, `order` the rule's in its type."""
+
+    cause: RecordedEvent
+    order: int
+    rule: AlertRule
+    transition: Transition
+
+
+def _frames_by_asset(events: Sequence[RecordedEvent], types: dict[str, AssetType]) -> Frames:
+    frames: Frames = {}
+    for event in events:
+        if event.is_frame:
             asset_id = event.stream.partition(":")[2]
-            described = types.get(asset_id)
-            if not event.is_frame or described is None:
-                continue
-            for rule in described.alert_rules:
-                memory = memories.get((asset_id, rule.name), _Memory())
-                memory = await _advance(ledger, event, asset_id, described, rule, memory)
-                memories[asset_id, rule.name] = memory
-                touched.add((asset_id, rule.name))
-        await _store_memories(
-            connection, ledger.ledger_id, {key: memories[key] for key in sorted(touched)}
-        )
+            if asset_id in types and types[asset_id].alert_rules:
+                frames.setdefault(asset_id, []).append(event)
+    return frames
 
 
-async def _advance(
-    ledger: Ledger,
-    event: RecordedEvent,
-    asset_id: str,
+async def _readings(frames: Frames, channel: str) -> dict[str, list[Readings]]:
+    """Return the GOOD readings of `channel` in each frame; a pair of empty columns without any."""
+    readings: dict[str, list[Readings]] = {}
+    done = 0
+    for asset_id, some in frames.items():
+        readings[asset_id] = []
+        for event in some:
+            readings[asset_id].append(_good_readings(event.frame, channel))
+            done += 1
+            if done % EVENTS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+    return readings
+
+
+def _good_readings(frame: Frame, channel: str) -> Readings:
+    names = frame.header.names
+    if channel not in names:
+        return NO_READINGS
+    index = names.index(channel)
+    if frame.header.channels[index].is_text:
+        return NO_READINGS
+    times_ns, values = frame.channel_times_ns(index), frame.channel_si(index)
+    if frame.all_good:
+        return times_ns, values
+    good = frame.qualities[index] == Quality.GOOD
+    return times_ns[good], values[good]
+
+
+def _advance(
     described: AssetType,
     rule: AlertRule,
-    memory: _Memory,
-) -> _Memory:
-    frame = event.frame
-    for index, header in enumerate(frame.header.channels):
-        if header.name != rule.channel:
-            continue
-        good = frame.qualities[index] == Quality.GOOD
-        state, transitions = advance(
-            rule,
-            described.channel(rule.channel),
-            memory.state,
-            frame.channel_times_ns(index)[good],
-            frame.channel_si(index)[good],
-        )
-        memory = replace(memory, state=state)
-        for transition in transitions:
-            memory = await _command(ledger, event, asset_id, rule, memory, transition)
-    return memory
+    order: int,
+    readings: dict[str, list[Readings]],
+    frames: Frames,
+    memories: Memories,
+    told: dict[str, list[_Told]],
+) -> None:
+    """Move the memories of `rule` on by `readings`, and note in `told` what began and ended."""
+    held = [memories.get((asset_id, rule.name), _Memory()) for asset_id in readings]
+    advanced = advance_all(
+        rule,
+        described.channel(rule.channel),
+        [memory.state for memory in held],
+        list(readings.values()),
+    )
+    for asset_id, memory, result in zip(readings, held, advanced, strict=True):
+        memories[asset_id, rule.name] = replace(memory, state=result.state)
+        told[asset_id] += [
+            _Told(frames[asset_id][place], order, rule, transition)
+            for transition, place in zip(result.transitions, result.told_by, strict=True)
+        ]
+
+
+async def _command_all(ledger: Ledger, told: dict[str, list[_Told]], memories: Memories) -> None:
+    """Command what `told` speaks of: of one asset in order, of several at once."""
+    places = asyncio.Semaphore(ASSETS_AT_ONCE)
+
+    async def command_one(asset_id: str, some: list[_Told]) -> None:
+        # As if frame after frame had been folded, and in it rule after rule.
+        for one in sorted(some, key=lambda one: (one.cause.position, one.order)):
+            async with places:
+                key = (asset_id, one.rule.name)
+                memories[key] = await _command(
+                    ledger, one.cause, asset_id, one.rule, memories[key], one.transition
+                )
+
+    outcomes = await asyncio.gather(
+        *(command_one(asset_id, some) for asset_id, some in told.items() if some),
+        return_exceptions=True,
+    )
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 async def _command(
@@ -206,13 +290,13 @@ async def _asset_types(
 
 
 async def _load_memories(
-    connection: Connection, ledger_id: int, types: dict[str, AssetType]
-) -> dict[tuple[str, str], _Memory]:
+    connection: Connection, ledger_id: int, asset_ids: Sequence[str]
+) -> Memories:
     rows = await connection.fetch(
         "select asset_id, rule, alert_id, state from alert_policy_rule "
         "where ledger_id = $1 and asset_id = any($2)",
         ledger_id,
-        list(types),
+        asset_ids,
     )
     return {
         (row["asset_id"], row["rule"]): _Memory(unpack_state(row["state"]), row["alert_id"])
@@ -220,9 +304,9 @@ async def _load_memories(
     }
 
 
-async def _store_memories(
-    connection: Connection, ledger_id: int, memories: dict[tuple[str, str], _Memory]
-) -> None:
+async def _store_memories(connection: Connection, ledger_id: int, memories: Memories) -> None:
+    # Sorted, so that two processes that fold at once lock rows in one order.
+    keys = sorted(memories)
     await connection.execute(
         """
         insert into alert_policy_rule (ledger_id, asset_id, rule, alert_id, state)
@@ -231,10 +315,10 @@ async def _store_memories(
             alert_id = excluded.alert_id, state = excluded.state
         """,
         ledger_id,
-        [asset_id for asset_id, _ in memories],
-        [rule for _, rule in memories],
-        [memory.alert_id for memory in memories.values()],
-        [pack_state(memory.state) for memory in memories.values()],
+        [asset_id for asset_id, _ in keys],
+        [rule for _, rule in keys],
+        [memories[key].alert_id for key in keys],
+        [pack_state(memories[key].state) for key in keys],
     )
 
 
@@ -250,29 +334,34 @@ def pack_state(state: RuleState) -> bytes:
         len(state.history),
         len(state.open),
     )
-    columns = b"".join(
-        column.tobytes()
-        for seconds in (state.history, state.open)
-        for column in (seconds.second, seconds.total, seconds.count)
+    if not len(state.history) + len(state.open):
+        return head
+    second, total, count = (
+        np.concatenate((getattr(state.history, name), getattr(state.open, name)))
+        for name in ("second", "total", "count")
     )
-    return head + zlib.compress(columns, 1)
+    # Differences, byte plane by byte plane: a row that PostgreSQL keeps in one piece.
+    columns = np.stack((np.diff(second, prepend=0), np.diff(total, prepend=0), count))
+    planes = columns.view(np.uint8).reshape(3, -1, 8).transpose(0, 2, 1)
+    return head + _compressor.compress(planes.tobytes())
 
 
 def unpack_state(packed: bytes) -> RuleState:
-    """Return the state that `pack_state` made `packed` from."""
+    """Return the state that `pack_state` made `packed` from, or its version 1."""
     version, pending, raised, clearing, baseline, *lengths = _STATE.unpack_from(packed)
-    if version != STATE_VERSION:
+    if version == FIRST_STATE_VERSION:
+        columns = _columns_1(packed[_STATE.size :], *lengths)
+    elif version == STATE_VERSION:
+        columns = _columns_2(packed[_STATE.size :], sum(lengths))
+    else:
         raise InvalidInput(
             "alert_policy.state_version",
-            f"rule state version {version} is not known; this policy knows {STATE_VERSION}",
+            f"rule state version {version} is not known; this policy knows up to {STATE_VERSION}",
             value=version,
             limit=STATE_VERSION,
         )
-    columns = np.frombuffer(zlib.decompress(packed[_STATE.size :]), np.int64)
-    parts = []
-    for length in lengths:
-        parts.append(Seconds(*(columns[n * length : (n + 1) * length] for n in range(3))))
-        columns = columns[3 * length :]
+    history = lengths[0]
+    parts = [Seconds(*columns[:, :history]), Seconds(*columns[:, history:])]
     pending_since_s, raised_at_s, clearing_since_s = (
         None if moment == _NONE_S else moment for moment in (pending, raised, clearing)
     )
@@ -284,3 +373,21 @@ def unpack_state(packed: bytes) -> RuleState:
         clearing_since_s=clearing_since_s,
         frozen_baseline=None if np.isnan(baseline) else baseline,
     )
+
+
+def _columns_1(packed: bytes, history: int, still_open: int) -> npt.NDArray[np.int64]:
+    """Return second, total and count of all seconds: shape (3, n)."""
+    columns = np.frombuffer(zlib.decompress(packed), np.int64)
+    return np.concatenate(
+        (columns[: 3 * history].reshape(3, history), columns[3 * history :].reshape(3, still_open)),
+        axis=1,
+    )
+
+
+def _columns_2(packed: bytes, count: int) -> npt.NDArray[np.int64]:
+    if count == 0:
+        return np.zeros((3, 0), np.int64)
+    planes = np.frombuffer(_decompressor.decompress(packed, max_output_size=24 * count), np.uint8)
+    columns = planes.reshape(3, 8, count).transpose(0, 2, 1).copy().view(np.int64)[:, :, 0]
+    columns[:2] = np.cumsum(columns[:2], axis=1)
+    return columns

@@ -5,11 +5,14 @@ evaluated as each second completes, that is when a reading of a later second arr
 kept as integers of `QUANTUM` times the channel's range, so that the outcome depends on the
 readings alone and never on how they were cut into frames. Late readings, older than what a rule
 has seen, do not change the past: an alert speaks of now.
+
+Many assets advance at once: their seconds stand one behind the other in common columns, and only
+where a condition holds, or an alert stands, is an asset stepped through second by second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,6 +24,12 @@ from domain.frames import FloatArray, IntArray
 
 QUANTUM: Final = 2.0**-32
 SECOND_NS: Final = 1_000_000_000
+
+ROWS_AT_ONCE: Final = 4_000
+"""Seconds and readings judged in one go: columns that stay in the processor's cache."""
+
+_SECOND_BITS: Final = 36
+_SECOND_ZERO: Final = 1 << 35  # int64 nanoseconds reach no further than 2**34 s either way
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,186 +86,322 @@ class RuleState:
     clearing_since_s: int | None = None
     frozen_baseline: float | None = None
 
+    @property
+    def newest_s(self) -> int | None:
+        """The second of the newest reading; older readings come late."""
+        newest = self.open.second if len(self.open) else self.history.second[-1:]
+        return int(newest[0]) if len(newest) else None
+
 
 INITIAL: Final = RuleState()
+
+Readings = tuple[IntArray, FloatArray]
+"""GOOD readings of a frame: increasing times in ns and SI values, both of shape (n,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """A rule's state after some frames, and the alerts that began and ended by them.
+
+    `told_by` names for each transition the frame, by its place, that completed its second.
+    """
+
+    state: RuleState
+    transitions: tuple[Transition, ...] = ()
+    told_by: tuple[int, ...] = ()
 
 
 def advance(
     rule: AlertRule, channel: Channel, state: RuleState, times_ns: IntArray, values: FloatArray
 ) -> tuple[RuleState, tuple[Transition, ...]]:
-    """Return the state after GOOD readings, and the alerts that began and ended by them.
+    """Return the state after the GOOD readings of one frame, and what began and ended by them.
 
     Parameters
     ----------
     times_ns, values : shape (n,), increasing times and SI values
     """
-    newest = state.open.second if len(state.open) else state.history.second[-1:]
-    if len(newest):
-        fresh = times_ns >= int(newest[-1]) * SECOND_NS
-        times_ns, values = times_ns[fresh], values[fresh]
-    if len(times_ns) == 0:
-        return state, ()
-    arrived = _concatenated(state.open, _seconds(channel, times_ns, values))
-    arrived = _merged(arrived)
-    completed, still_open = _split(arrived, len(arrived) - 1)
-    window = _concatenated(state.history, completed)
-    machine = _Machine(rule, state)
-    match rule:
-        case LimitRule():
-            transitions = tuple(machine.run_limit(rule, channel, completed))
-            kept_s = 0
-        case DeviationRule():
-            first = len(state.history)
-            transitions = tuple(machine.run_deviation(rule, channel, window, first))
-            kept_s = rule.lag_s + rule.baseline_s
-    history = window
-    if len(window):
-        oldest = int(window.second[-1]) - kept_s
-        _, history = _split(window, int(np.searchsorted(window.second, oldest)))
-    return replace(machine.state, history=history, open=still_open), transitions
+    (advanced,) = advance_all(rule, channel, [state], [[(times_ns, values)]])
+    return advanced.state, advanced.transitions
 
 
-# --- seconds ------------------------------------------------------------------------------
+def advance_all(
+    rule: AlertRule,
+    channel: Channel,
+    states: Sequence[RuleState],
+    frames: Sequence[Sequence[Readings]],
+) -> list[Advanced]:
+    """Return for each asset what its frames, in the log's order, make of its state of `rule`."""
+    results: list[Advanced] = []
+    start = rows = 0
+    for end, (state, some) in enumerate(zip(states, frames, strict=True), 1):
+        rows += len(state.history) + sum(len(times_ns) for times_ns, _ in some)
+        if rows >= ROWS_AT_ONCE or end == len(states):
+            results += _advance_some(rule, channel, states[start:end], frames[start:end])
+            start, rows = end, 0
+    return results
 
 
-def _seconds(channel: Channel, times_ns: IntArray, values: FloatArray) -> Seconds:
-    step = (channel.physical_max - channel.physical_min) * QUANTUM
-    quanta = np.rint((values - channel.physical_min) / step).astype(np.int64)
-    return Seconds(times_ns // SECOND_NS, quanta, np.ones(len(quanta), np.int64))
+def _advance_some(
+    rule: AlertRule,
+    channel: Channel,
+    states: Sequence[RuleState],
+    frames: Sequence[Sequence[Readings]],
+) -> list[Advanced]:
+    results = [Advanced(state) for state in states]
+    arrivals = [_in_time(state.newest_s, some) for state, some in zip(states, frames, strict=True)]
+    places = [n for n, arrived in enumerate(arrivals) if arrived.readings]
+    if not places:
+        return results
+    looked_at = [_without_past(rule, channel, states[n], arrivals[n].readings) for n in places]
+    before = [state for state, _ in looked_at]
+    arrived = _arrived(channel, before, [readings for _, readings in looked_at])
+    newest = np.append(np.flatnonzero(np.diff(arrived.key >> _SECOND_BITS)), len(arrived.key) - 1)
+    still_open = arrived.at(newest)
+    completed = np.ones(len(arrived.key), np.bool_)
+    completed[newest] = False
+    window = _joined([_of_states([state.history for state in before]), arrived.at(completed)])
+    judged = _judged(rule, channel, before, window)
+    ends = np.searchsorted(window.key, _keys(np.arange(1, len(places) + 1), -_SECOND_ZERO))
+    kept = _kept_from(rule, window, ends)
+    for n, (place, start, end) in enumerate(zip(places, kept.tolist(), ends.tolist(), strict=True)):
+        machine = judged[n]
+        results[place] = Advanced(
+            RuleState(
+                window.seconds(start, end),
+                still_open.seconds(n, n + 1),
+                machine.pending_since_s,
+                machine.raised_at_s,
+                machine.clearing_since_s,
+                machine.frozen_baseline,
+            ),
+            tuple(machine.transitions),
+            tuple(arrivals[place].completing(told.at_s) for told in machine.transitions),
+        )
+    return results
 
 
-def _merged(seconds: Seconds) -> Seconds:
-    starts = np.flatnonzero(np.diff(seconds.second, prepend=seconds.second[0] - 1))
-    return Seconds(
-        seconds.second[starts],
-        np.add.reduceat(seconds.total, starts),
-        np.add.reduceat(seconds.count, starts),
-    )
+def _kept_from(rule: AlertRule, window: _Columns, ends: IntArray) -> IntArray:
+    """Return for each asset the first row of `window` that later seconds are compared with."""
+    starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
+    kept_s = rule.lag_s + rule.baseline_s if isinstance(rule, DeviationRule) else 0
+    held = ends > starts
+    kept = starts.copy()
+    kept[held] = np.searchsorted(window.key, window.key[ends[held] - 1] - kept_s)
+    return np.maximum(kept, starts)
 
 
-def _concatenated(earlier: Seconds, later: Seconds) -> Seconds:
-    return Seconds(
-        np.concatenate((earlier.second, later.second)),
-        np.concatenate((earlier.total, later.total)),
-        np.concatenate((earlier.count, later.count)),
-    )
+# --- arrival ------------------------------------------------------------------------------
 
 
-def _split(seconds: Seconds, at: int) -> tuple[Seconds, Seconds]:
-    columns = (seconds.second, seconds.total, seconds.count)
-    return Seconds(*(c[:at] for c in columns)), Seconds(*(c[at:] for c in columns))
+@dataclass(frozen=True, slots=True)
+class _Arrivals:
+    """The readings of an asset's frames that are not late, and how far each frame took time."""
+
+    readings: list[Readings]
+    newest_s: list[int | None]
+
+    def completing(self, second: int) -> int:
+        """Return the place of the frame that brought the first reading after `second`."""
+        return next(
+            n
+            for n, newest_s in enumerate(self.newest_s)
+            if newest_s is not None and newest_s > second
+        )
 
 
-# --- the two machines ---------------------------------------------------------------------
+def _in_time(newest_s: int | None, frames: Sequence[Readings]) -> _Arrivals:
+    arrivals = _Arrivals([], [])
+    for times_ns, values in frames:
+        if newest_s is not None and len(times_ns) and times_ns[0] < newest_s * SECOND_NS:
+            start = int(np.searchsorted(times_ns, newest_s * SECOND_NS))
+            times_ns, values = times_ns[start:], values[start:]
+        if len(times_ns):
+            newest_s = int(times_ns[-1]) // SECOND_NS
+            arrivals.readings.append((times_ns, values))
+        arrivals.newest_s.append(newest_s)
+    return arrivals
 
 
-class _Machine:
-    """Steps a rule's state second by second."""
+def _without_past(
+    rule: AlertRule, channel: Channel, state: RuleState, readings: list[Readings]
+) -> tuple[RuleState, list[Readings]]:
+    """Return what of `readings` still matters to `rule`.
 
-    def __init__(self, rule: AlertRule, state: RuleState) -> None:
-        self.state = state
-        self._rule = rule
-        self._last_s = int(state.history.second[-1]) if len(state.history) else None
+    A limit that no reading comes near changes nothing but the two newest seconds: no mean of
+    readings on one side of it lies on the other.
+    """
+    if not isinstance(rule, LimitRule) or not (
+        state.raised_at_s is None and state.pending_since_s is None
+    ):
+        return state, readings
+    times_ns, values = readings[-1]
+    newest_at = int(np.searchsorted(times_ns, times_ns[-1] // SECOND_NS * SECOND_NS))
+    if newest_at == 0:
+        return state, readings
+    start = int(np.searchsorted(times_ns, times_ns[newest_at - 1] // SECOND_NS * SECOND_NS))
+    means = _means(channel, state.open.total, state.open.count)
+    columns = [means, *(some for _, some in readings)]
+    if rule.direction is Direction.ABOVE:
+        margin = rule.limit - max(column.max(initial=-np.inf) for column in columns)
+    else:
+        margin = min(column.min(initial=np.inf) for column in columns) - rule.limit
+    # Quanta round a mean by half of one at most.
+    if start == 0 or not margin > (channel.physical_max - channel.physical_min) * QUANTUM:
+        return state, readings
+    return replace(state, open=NO_SECONDS), [(times_ns[start:], values[start:])]
+
+
+# --- seconds of many assets ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Seconds of several assets, one asset after the other: `key` holds asset and second."""
+
+    key: IntArray
+    total: IntArray
+    count: IntArray
 
     @property
-    def _quiet(self) -> bool:
-        """Whether nothing is raised and nothing is about to be."""
-        return self.state.raised_at_s is None and self.state.pending_since_s is None
+    def second(self) -> IntArray:
+        return (self.key & ((1 << _SECOND_BITS) - 1)) - _SECOND_ZERO
 
-    def run_limit(
-        self, rule: LimitRule, channel: Channel, seconds: Seconds
-    ) -> Iterator[Transition]:
-        """Step over `seconds` and yield what begins and ends."""
-        if len(seconds) == 0:
-            return
-        sign = 1.0 if rule.direction is Direction.ABOVE else -1.0
-        values = _means(channel, seconds.total, seconds.count)
-        wrong = sign * (values - rule.limit) > 0
-        back = sign * (values - rule.clear) <= 0
-        if self._quiet and not wrong.any():
-            self._last_s = int(seconds.second[-1])
-            return
-        for now_s, value, is_wrong, is_back in zip(
-            *(column.tolist() for column in (seconds.second, values, wrong, back)), strict=True
-        ):
-            yield from self._step(now_s, value, rule.limit, wrong=is_wrong, back=is_back)
+    def at(self, rows: IntArray | npt.NDArray[np.bool_]) -> _Columns:
+        return _Columns(self.key[rows], self.total[rows], self.count[rows])
 
-    def run_deviation(
-        self, rule: DeviationRule, channel: Channel, window: Seconds, first: int
-    ) -> Iterator[Transition]:
-        """Step over the seconds of `window` from index `first` on."""
-        second = window.second
-        now = second[first:]
-        if len(now) == 0:
-            return
-        sign = 1.0 if rule.direction is Direction.ABOVE else -1.0
-        recent_from = np.searchsorted(second, now - rule.window_s, side="right")
-        base_from = np.searchsorted(second, now - rule.lag_s - rule.baseline_s, side="right")
-        base_to = np.searchsorted(second, now - rule.lag_s, side="right")
-        recent = _window_means(channel, window, recent_from, np.arange(first, len(second)) + 1)
-        baseline = _window_means(channel, window, base_from, base_to)
-        known = (
-            (base_to > base_from)
-            & (now - rule.lag_s - second[base_from] >= rule.coverage_ratio * rule.baseline_s)
-            & (now - second[recent_from] >= rule.coverage_ratio * rule.window_s)
-            & (baseline != 0)
-        )
-        baseline[~known] = np.nan
-        wrong = sign * (recent - baseline) / np.abs(baseline) > rule.deviation_ratio
-        if self._quiet and not wrong.any():
-            self._last_s = int(now[-1])
-            return
-        for now_s, value, usual in zip(
-            now.tolist(), recent.tolist(), baseline.tolist(), strict=True
-        ):
-            yield from self._step_deviation(rule, sign, now_s, value, usual)
+    def seconds(self, start: int, end: int) -> Seconds:
+        key = self.key[start:end]
+        second = (key & ((1 << _SECOND_BITS) - 1)) - _SECOND_ZERO
+        return Seconds(second, self.total[start:end].copy(), self.count[start:end].copy())
 
-    def _step_deviation(
-        self, rule: DeviationRule, sign: float, now_s: int, value: float, usual: float
-    ) -> Iterator[Transition]:
-        """Judge one second's `value` against its baseline, `usual` (NaN where there is none)."""
-        held, raised_at_s = self.state.frozen_baseline, self.state.raised_at_s
-        if raised_at_s is not None and held is not None and now_s - raised_at_s < rule.relearn_s:
-            usual = held
-        ratio = sign * (value - usual) / abs(usual)
-        wrong = ratio > rule.deviation_ratio
-        if wrong and held is None:
-            held = usual
-            self.state = replace(self.state, frozen_baseline=held)
-        limit = (usual if held is None else held) * (1 + sign * rule.deviation_ratio)
-        # Without a baseline the ratio is NaN: neither wrong, nor a reason to go on.
-        back = not ratio >= rule.clear_ratio
-        yield from self._step(now_s, value, limit, wrong=wrong, back=back)
 
-    def _step(
-        self, now_s: int, value: float, limit: float, *, wrong: bool, back: bool
-    ) -> Iterator[Transition]:
-        rule, state = self._rule, self.state
-        pending, raised, clearing = (
-            state.pending_since_s,
-            state.raised_at_s,
-            state.clearing_since_s,
-        )
-        if self._last_s is not None and now_s - self._last_s > rule.gap_s_max:
-            pending = clearing = None
-        self._last_s = now_s
-        if raised is None:
-            pending = (now_s if pending is None else pending) if wrong else None
-            if pending is not None and now_s - pending >= rule.hold_s:
-                raised = now_s
-                yield Raised(now_s, pending, value, limit)
-        else:
-            clearing = (now_s if clearing is None else clearing) if back else None
-            if clearing is not None and now_s - clearing >= rule.clear_hold_s:
-                pending = raised = clearing = None
-                yield Cleared(now_s, value)
-        self.state = replace(
-            self.state,
-            pending_since_s=pending,
-            raised_at_s=raised,
-            clearing_since_s=clearing,
-            frozen_baseline=None if pending is None else self.state.frozen_baseline,
-        )
+def _keys(asset: IntArray, second: IntArray | int) -> IntArray:
+    return (asset << _SECOND_BITS) + (second + _SECOND_ZERO)
+
+
+def _of_states(parts: Sequence[Seconds]) -> _Columns:
+    asset = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return _Columns(
+        _keys(asset, np.concatenate([part.second for part in parts])),
+        np.concatenate([part.total for part in parts]),
+        np.concatenate([part.count for part in parts]),
+    )
+
+
+def _joined(parts: Sequence[_Columns]) -> _Columns:
+    """Return the rows of all `parts` by asset and second."""
+    joined = _Columns(
+        np.concatenate([part.key for part in parts]),
+        np.concatenate([part.total for part in parts]),
+        np.concatenate([part.count for part in parts]),
+    )
+    return joined.at(np.argsort(joined.key, kind="stable"))
+
+
+def _arrived(
+    channel: Channel, states: Sequence[RuleState], readings: Sequence[Sequence[Readings]]
+) -> _Columns:
+    """Return the seconds that readings fell into, the open ones of `states` among them."""
+    times_ns = np.concatenate([times for some in readings for times, _ in some])
+    values = np.concatenate([values for some in readings for _, values in some])
+    lengths = [sum(len(times) for times, _ in some) for some in readings]
+    step = (channel.physical_max - channel.physical_min) * QUANTUM
+    arrived = _joined(
+        [
+            _of_states([state.open for state in states]),
+            _Columns(
+                _keys(np.repeat(np.arange(len(states)), lengths), times_ns // SECOND_NS),
+                np.rint((values - channel.physical_min) / step).astype(np.int64),
+                np.ones(len(values), np.int64),
+            ),
+        ]
+    )
+    starts = np.flatnonzero(np.diff(arrived.key, prepend=-1))
+    return _Columns(
+        arrived.key[starts],
+        np.add.reduceat(arrived.total, starts),
+        np.add.reduceat(arrived.count, starts),
+    )
+
+
+# --- judgement ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Levels:
+    """What is held against a rule's limit in each new second, shape (n,); SI.
+
+    `usual` is what `value` is compared with, NaN where nothing is known to compare with; `wrong`
+    says whether it is beyond the limit while no alert stands or is about to.
+    """
+
+    value: FloatArray
+    usual: FloatArray
+    wrong: npt.NDArray[np.bool_]
+
+
+def _judged(
+    rule: AlertRule, channel: Channel, states: Sequence[RuleState], window: _Columns
+) -> list[_Machine]:
+    """Return the machine of each asset after the seconds of `window` beyond its history."""
+    asset, place = window.key >> _SECOND_BITS, np.arange(len(window.key))
+    starts = np.searchsorted(asset, np.arange(len(states)))
+    new_from = starts + np.array([len(state.history) for state in states])
+    new = np.flatnonzero(place >= new_from[asset])
+    match rule:
+        case LimitRule():
+            levels = _limit_levels(rule, channel, window.at(new))
+        case DeviationRule():
+            levels = _deviation_levels(rule, channel, window, new)
+    machines = [_Machine(rule, state) for state in states]
+    bounds = np.searchsorted(asset[new], np.arange(len(states) + 1))
+    wrong = np.flatnonzero(levels.wrong)
+    wrong_bounds = np.searchsorted(wrong, bounds).tolist()
+    second = window.second[new]
+    for n, (machine, start, end) in enumerate(
+        zip(machines, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+    ):
+        wrong_at = wrong[wrong_bounds[n] : wrong_bounds[n + 1]] - start
+        if len(wrong_at) or not machine.quiet:
+            machine.run(
+                second[start:end].tolist(),
+                levels.value[start:end].tolist(),
+                levels.usual[start:end].tolist(),
+                wrong_at.tolist(),
+            )
+    return machines
+
+
+def _limit_levels(rule: LimitRule, channel: Channel, seconds: _Columns) -> _Levels:
+    value = _means(channel, seconds.total, seconds.count)
+    wrong = _sign(rule) * (value - rule.limit) > 0
+    return _Levels(value, np.full(len(value), rule.limit), wrong)
+
+
+def _deviation_levels(
+    rule: DeviationRule, channel: Channel, window: _Columns, new: IntArray
+) -> _Levels:
+    # Keys of an asset's seconds differ as the seconds do, and no window reaches another asset's.
+    key = window.key
+    now = key[new]
+    recent_from = np.searchsorted(key, now - rule.window_s, side="right")
+    base_from = np.searchsorted(key, now - rule.lag_s - rule.baseline_s, side="right")
+    base_to = np.searchsorted(key, now - rule.lag_s, side="right")
+    recent = _window_means(channel, window, recent_from, new + 1)
+    baseline = _window_means(channel, window, base_from, base_to)
+    known = (
+        (base_to > base_from)
+        & (now - rule.lag_s - key[base_from] >= rule.coverage_ratio * rule.baseline_s)
+        & (now - key[recent_from] >= rule.coverage_ratio * rule.window_s)
+        & (baseline != 0)
+    )
+    baseline[~known] = np.nan
+    wrong = _sign(rule) * (recent - baseline) / np.abs(baseline) > rule.deviation_ratio
+    return _Levels(recent, baseline, wrong)
+
+
+def _sign(rule: AlertRule) -> float:
+    return 1.0 if rule.direction is Direction.ABOVE else -1.0
 
 
 def _means(channel: Channel, total: IntArray, count: IntArray) -> FloatArray:
@@ -266,7 +411,7 @@ def _means(channel: Channel, total: IntArray, count: IntArray) -> FloatArray:
 
 
 def _window_means(
-    channel: Channel, seconds: Seconds, start: npt.NDArray[np.intp], end: npt.NDArray[np.intp]
+    channel: Channel, seconds: _Columns, start: npt.NDArray[np.intp], end: npt.NDArray[np.intp]
 ) -> FloatArray:
     """Return the means of ``seconds[start[i]:end[i]]``, exact integer sums divided once."""
     totals, counts = (
@@ -274,3 +419,94 @@ def _window_means(
         for column in (seconds.total, seconds.count)
     )
     return _means(channel, totals[end] - totals[start], counts[end] - counts[start])
+
+
+class _Machine:
+    """Steps one asset's state of a rule from second to second where there is something to see."""
+
+    def __init__(self, rule: AlertRule, state: RuleState) -> None:
+        self.pending_since_s = state.pending_since_s
+        self.raised_at_s = state.raised_at_s
+        self.clearing_since_s = state.clearing_since_s
+        self.frozen_baseline = state.frozen_baseline
+        self.transitions: list[Transition] = []
+        self._rule = rule
+        self._sign = _sign(rule)
+        self._last_s = int(state.history.second[-1]) if len(state.history) else None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is raised and nothing is about to be."""
+        return self.raised_at_s is None and self.pending_since_s is None
+
+    def run(
+        self,
+        seconds: Sequence[int],
+        values: Sequence[float],
+        usual: Sequence[float],
+        wrong: Sequence[int],
+    ) -> None:
+        """Step over `seconds`; `wrong` are the places that may end a quiet stretch, ascending."""
+        ahead = iter(wrong)
+        next_wrong = next(ahead, len(seconds))
+        place = 0
+        while place < len(seconds):
+            if self.quiet:
+                while next_wrong < place:
+                    next_wrong = next(ahead, len(seconds))
+                if next_wrong > place:
+                    place = next_wrong
+                    self._last_s = seconds[place - 1]
+                    continue
+            match self._rule:
+                case LimitRule() as rule:
+                    self._step_limit(rule, seconds[place], values[place])
+                case DeviationRule() as rule:
+                    self._step_deviation(rule, seconds[place], values[place], usual[place])
+            place += 1
+
+    def _step_limit(self, rule: LimitRule, now_s: int, value: float) -> None:
+        wrong = self._sign * (value - rule.limit) > 0
+        back = self._sign * (value - rule.clear) <= 0
+        self._step(now_s, value, rule.limit, wrong=wrong, back=back)
+
+    def _step_deviation(self, rule: DeviationRule, now_s: int, value: float, usual: float) -> None:
+        """Judge one second's `value` against its baseline, `usual` (NaN where there is none)."""
+        held, raised_at_s = self.frozen_baseline, self.raised_at_s
+        if raised_at_s is not None and held is not None and now_s - raised_at_s < rule.relearn_s:
+            usual = held
+        ratio = self._sign * (value - usual) / abs(usual)
+        wrong = ratio > rule.deviation_ratio
+        if wrong and held is None:
+            held = self.frozen_baseline = usual
+        limit = (usual if held is None else held) * (1 + self._sign * rule.deviation_ratio)
+        # Without a baseline the ratio is NaN: neither wrong, nor a reason to go on.
+        back = not ratio >= rule.clear_ratio
+        self._step(now_s, value, limit, wrong=wrong, back=back)
+
+    def _step(self, now_s: int, value: float, limit: float, *, wrong: bool, back: bool) -> None:
+        rule = self._rule
+        if self._last_s is not None and now_s - self._last_s > rule.gap_s_max:
+            self.pending_since_s = self.clearing_since_s = None
+        self._last_s = now_s
+        if self.raised_at_s is None:
+            if not wrong:
+                self.pending_since_s = None
+            elif self.pending_since_s is None:
+                self.pending_since_s = now_s
+            if self.pending_since_s is not None and now_s - self.pending_since_s >= rule.hold_s:
+                self.raised_at_s = now_s
+                self.transitions.append(Raised(now_s, self.pending_since_s, value, limit))
+        else:
+            if not back:
+                self.clearing_since_s = None
+            elif self.clearing_since_s is None:
+                self.clearing_since_s = now_s
+            if (
+                self.clearing_since_s is not None
+                and now_s - self.clearing_since_s >= rule.clear_hold_s
+            ):
+                self.pending_since_s = self.raised_at_s = self.clearing_since_s = None
+                self.transitions.append(Cleared(now_s, value))
+        if self.pending_since_s is None:
+            self.frozen_baseline = None

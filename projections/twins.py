@@ -29,12 +29,13 @@ from domain.asset import (
 from domain.asset_model import Severity
 from domain.asset_types import asset_type
 from domain.events import FRAME_RECORDED
-from domain.frames import time_from_ns, unpack_statistics
+from domain.frames import time_from_ns
 from domain.health import Health, OpenAlert, assess_health
 from eventlog.database import Connection, Pool
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf
+from projections.twin_channels import fold_frames
 
 TYPES: Final = (
     FRAME_RECORDED,
@@ -83,7 +84,7 @@ class TwinProjection:
         for event in events:
             if not event.is_frame:
                 await _fold_fact(connection, ledger.ledger_id, event, event.fact)
-        await _fold_frames(connection, ledger.ledger_id, [e for e in events if e.is_frame])
+        await fold_frames(connection, ledger.ledger_id, [e for e in events if e.is_frame])
 
 
 async def _fold_fact(
@@ -161,102 +162,6 @@ async def _fold_fact(
     )
 
 
-async def _fold_frames(
-    connection: Connection, ledger_id: int, frames: Sequence[RecordedEvent]
-) -> None:
-    """Keep, per channel, the last GOOD reading and the latest window of `frames`."""
-    latest: dict[tuple[str, str], _ChannelWindow] = {}
-    for event in frames:
-        assert event.window is not None, "a frame has a window"
-        asset_id = event.stream.partition(":")[2]
-        names, records = unpack_statistics(event.window.statistics)
-        for name, record in zip(names, records.tolist(), strict=True):
-            window = _ChannelWindow.of(record, event)
-            held = latest.get((asset_id, name))
-            latest[asset_id, name] = window if held is None else held.merged(window)
-    if not latest:
-        return
-    # Sorted, so that two processes that fold at once lock rows in one order.
-    keys = sorted(latest)
-    windows = [latest[key] for key in keys]
-    await connection.execute(
-        """
-        insert into twin_channel as held
-        select $1, * from unnest($2::text[], $3::text[], $4::float8[], $5::bigint[], $6::float8[],
-            $7::bigint[], $8::integer[], $9::integer[], $10::bigint[])
-        on conflict (ledger_id, asset_id, channel) do update set
-            value = case when excluded.read_at_ns >= coalesce(held.read_at_ns, 0)
-                then excluded.value else held.value end,
-            read_at_ns = greatest(excluded.read_at_ns, held.read_at_ns),
-            window_mean = case when excluded.window_end_ns >= held.window_end_ns
-                then excluded.window_mean else held.window_mean end,
-            window_reading_count = case when excluded.window_end_ns >= held.window_end_ns
-                then excluded.window_reading_count else held.window_reading_count end,
-            window_good_count = case when excluded.window_end_ns >= held.window_end_ns
-                then excluded.window_good_count else held.window_good_count end,
-            window_end_ns = greatest(excluded.window_end_ns, held.window_end_ns),
-            position = greatest(excluded.position, held.position)
-        """,
-        ledger_id,
-        [asset_id for asset_id, _ in keys],
-        [channel for _, channel in keys],
-        [w.value for w in windows],
-        [w.read_at_ns for w in windows],
-        [w.mean for w in windows],
-        [w.window_end_ns for w in windows],
-        [w.reading_count for w in windows],
-        [w.good_count for w in windows],
-        [w.position for w in windows],
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _ChannelWindow:
-    value: float | None
-    read_at_ns: int | None
-    mean: float | None
-    window_end_ns: int
-    reading_count: int
-    good_count: int
-    position: int
-
-    @classmethod
-    def of(
-        cls,
-        record: tuple[int, int, float, float, float, float, float, float, int, int],
-        event: RecordedEvent,
-    ) -> _ChannelWindow:
-        assert event.window is not None, "a frame has a window"
-        reading_count, good_count, _, _, total, _, _, last, _, last_ns = record
-        good = good_count > 0
-        return cls(
-            last if good else None,
-            last_ns if good else None,
-            total / good_count if good else None,
-            event.window.end_ns,
-            reading_count,
-            good_count,
-            event.position,
-        )
-
-    def merged(self, later: _ChannelWindow) -> _ChannelWindow:
-        """Return what a row shows after this window and then `later` were folded."""
-        read, window = self, self
-        if later.read_at_ns is not None and later.read_at_ns >= (self.read_at_ns or 0):
-            read = later
-        if later.window_end_ns >= self.window_end_ns:
-            window = later
-        return _ChannelWindow(
-            read.value,
-            read.read_at_ns,
-            window.mean,
-            window.window_end_ns,
-            window.reading_count,
-            window.good_count,
-            max(self.position, later.position),
-        )
-
-
 # --- queries ------------------------------------------------------------------------------
 
 
@@ -277,7 +182,8 @@ class AssetRow:
 class ChannelReading:
     """The last GOOD reading of a channel, SI, and how good its latest window was.
 
-    `value`, `read_at` and `age_s` are None while there has been no GOOD reading.
+    `value`, `read_at` and `age_s` are None while there has been no GOOD reading. A channel that
+    holds text has `text` in place of `value`, cut after 255 bytes.
     `good_ratio` is the share of GOOD readings in the latest window.
     """
 
@@ -287,6 +193,7 @@ class ChannelReading:
     age_s: float | None
     window_mean: float | None
     good_ratio: float
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,6 +390,7 @@ def _channel_reading(row: asyncpg.Record, now: datetime) -> ChannelReading:
         age_s=None if read_at is None else (now - read_at).total_seconds(),
         window_mean=row["window_mean"],
         good_ratio=row["window_good_count"] / row["window_reading_count"],
+        text=row["text"],
     )
 
 

@@ -21,7 +21,9 @@ from api.app import create_app, open_services
 from api.services import Services
 from api.settings import ServerSettings
 from domain.frame_batches import BATCH_MEDIA_TYPE, BatchItem, encode_batch
-from domain.frames import Frame, decode, encode
+from domain.frame_decoding import decode
+from domain.frame_encoding import encode
+from domain.frames import Frame
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import EventFilter, read_page

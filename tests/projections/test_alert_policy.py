@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -266,12 +268,23 @@ def test_a_state_comes_back_as_it_was_packed(state: RuleState) -> None:
             assert getattr(getattr(restored, name), field.name).tolist() == before.tolist()
 
 
+def test_a_state_of_the_first_version_still_loads() -> None:
+    columns = np.array([[7, 8], [-3, 4], [1, 2]], np.int64)
+    packed = struct.pack("<BqqqdII", 1, 5, -(2**63), -(2**63), np.nan, 1, 1) + zlib.compress(
+        b"".join(columns[:, place].tobytes() for place in range(2))
+    )
+    state = unpack_state(packed)
+    assert (state.pending_since_s, state.raised_at_s, state.frozen_baseline) == (5, None, None)
+    for place, part in enumerate((state.history, state.open)):
+        assert [part.second, part.total, part.count] == columns[:, place : place + 1].tolist()
+
+
 def test_a_state_of_another_version_is_refused() -> None:
     packed = pack_state(RuleState())
     with pytest.raises(InvalidInput) as refused:
-        unpack_state(b"\x02" + packed[1:])
+        unpack_state(b"\x03" + packed[1:])
     assert (refused.value.code, refused.value.value, refused.value.limit) == (
         "alert_policy.state_version",
+        3,
         2,
-        1,
     )

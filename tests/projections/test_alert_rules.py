@@ -29,6 +29,7 @@ from projections.alert_rules import (
     RuleState,
     Transition,
     advance,
+    advance_all,
 )
 from tests.projections.loop_frames import PUMP_LOOP, SECOND_NS, si
 from tests.recordings import read_labels, read_skab
@@ -253,6 +254,44 @@ def test_the_outcome_does_not_depend_on_how_readings_are_cut_into_frames(
         found += transitions
     assert tuple(found) == expected
     assert pack_state(state) == pack_state(whole)
+
+
+@settings(max_examples=60)
+@given(data=st.data(), rule=st.sampled_from([HIGH, LOW, DROP]))
+def test_many_assets_and_frames_at_once_are_as_each_frame_alone(
+    data: st.DataObject, rule: AlertRule
+) -> None:
+    frames = [
+        [data.draw(level_frames()) for _ in range(data.draw(st.integers(0, 5)))]
+        for _ in range(data.draw(st.integers(1, 4)))
+    ]
+    together = [INITIAL] * len(frames)
+    for cut in (slice(None, 2), slice(2, None)):
+        advanced = advance_all(rule, LEVEL, together, [some[cut] for some in frames])
+        for asset, some in enumerate(frames):
+            state, expected = together[asset], []
+            for place, readings in enumerate(some[cut]):
+                state, transitions = advance(rule, LEVEL, state, *readings)
+                expected += [(place, transition) for transition in transitions]
+            found = advanced[asset]
+            assert list(zip(found.told_by, found.transitions, strict=True)) == expected
+            assert pack_state(found.state) == pack_state(state)
+        together = [found.state for found in advanced]
+
+
+@st.composite
+def level_frames(draw: st.DrawFn) -> tuple[IntArray, FloatArray]:
+    """Return one to forty readings, late ones and gaps among them."""
+    count, start = draw(st.integers(1, 40)), draw(st.integers(0, 150))
+    step_s = draw(st.sampled_from([0.5, 1, 1, 3]))
+    levels = draw(st.lists(st.sampled_from([5.0, 50.0, 90.0, 101.0]), min_size=1, max_size=4))
+    times_s = start + np.arange(count) * step_s
+    return (times_s * SECOND_NS).astype(np.int64), np.resize(np.repeat(levels, 7), count)
+
+
+def test_a_frame_of_one_second_has_nothing_to_judge_yet() -> None:
+    (found,) = advance_all(HIGH, LEVEL, [INITIAL], [[(np.array([5]), np.array([101.0]))]])
+    assert (found.transitions, len(found.state.history), found.state.newest_s) == ((), 0, 0)
 
 
 # --- labelled recordings ------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from projections.alerts import (
     AlertProjection,
     AlertRow,
     AlertState,
+    alerts_of,
     find_alert,
     list_alerts,
 )
@@ -152,3 +154,29 @@ async def test_alerts_of_another_ledger_are_not_seen(ledger: Ledger, database_ur
         assert await find_alert(other, ONE) is None
         assert await list_alerts(other, first=9) == []
     assert await find_alert(ledger, uuid.UUID(int=9)) is None
+
+
+async def test_alerts_of_several_assets_are_those_of_each_alone(ledger: Ledger) -> None:
+    await three_alerts(ledger)
+    await told(ledger, raising(uuid.UUID(int=4), asset="loop-2"))
+    await fold(ledger, AlertProjection())
+    assets = ["loop-2", LOOP, "loop-9"]
+    choices: tuple[dict[str, Any], ...] = (
+        {"first": 10},
+        {"first": 1},
+        {"first": 10, "before": 4},
+        {"first": 10, "severities": [Severity.CRITICAL]},
+        {"first": 10, "states": [AlertState.RAISED, AlertState.CLEARED]},
+    )
+    for wanted in choices:
+        found = await alerts_of(ledger, assets, **wanted)
+        assert found == {
+            asset: await list_alerts(ledger, asset_ids=[asset], **wanted) for asset in assets
+        }
+    everything = await alerts_of(ledger, [*assets, LOOP], first=10)
+    assert {asset: [row.alert_id.int for row in rows] for asset, rows in everything.items()} == {
+        "loop-2": [4, 3],
+        LOOP: [2, 1],
+        "loop-9": [],
+    }
+    assert await alerts_of(ledger, [], first=10) == {}

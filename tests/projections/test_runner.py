@@ -8,7 +8,10 @@ from typing import ClassVar
 
 import pytest
 
+import domain.events
+from domain.asset import AssetRetired
 from domain.errors import Unavailable
+from domain.events import type_of
 from eventlog.database import Connection
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
@@ -161,6 +164,28 @@ async def test_a_poison_event_stops_its_projection_alone(ledger: Ledger, databas
         await rollups.wait_for(3, PATIENCE_S)
         await until(lambda: alerts.lag == 3)
         assert await rows(ledger) == []
+
+
+async def test_an_event_of_an_unknown_type_stops_even_who_does_not_want_it(
+    ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(ledger, 1, 2)
+    await ledger.append([fact(3, type="pump.enchanted", schema_version=4), fact(4)])
+    async with running(ledger, database_url, SeenOfType()) as (runner,):
+        # What lies before is folded; the checkpoint does not vouch for what nobody understood.
+        await runner.wait_for(2, PATIENCE_S)
+        await until(lambda: runner.failure is not None)
+        assert runner.failure is not None
+        assert runner.failure.startswith("UnknownEventType: event.unknown_type")
+        for words in ("'pump.enchanted' (version 4)", "plant-1/3"):
+            assert words in runner.failure
+        assert await checkpoint(ledger, "seen-of-type") == 2
+        # As after an upgrade.
+        known = {**domain.events._BY_NAME, "pump.enchanted": type_of(AssetRetired("a", ""))}
+        monkeypatch.setattr(domain.events, "_BY_NAME", known)
+        await runner.wait_for(4, PATIENCE_S)
+        await until(lambda: runner.failure is None)
+    assert await rows(ledger) == [1, 2, 4]
 
 
 async def test_a_repaired_projection_goes_on_and_its_failure_is_gone(

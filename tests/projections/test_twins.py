@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,8 +24,9 @@ from domain.asset import (
     RetireAsset,
 )
 from domain.asset_model import Severity
-from domain.frames import Frame
+from domain.frames import ChannelHeader, Frame, FrameHeader, build_frame
 from domain.health import HealthReason, HealthStatus
+from domain.units import unit
 from eventlog.database import Pool
 from eventlog.ledger import Ledger
 from projections.alerts import AlertProjection
@@ -99,8 +102,10 @@ async def test_a_twin_shows_the_last_good_reading_with_its_age_and_quality(
     twin = await twin_of(ledger, NOON + timedelta(seconds=11))
     assert twin.last_reading_at == NOON + timedelta(seconds=3)
     flow = si(FLOW, [30.0, 31.0])
-    assert reading(twin) == ChannelReading(
-        FLOW, flow[1], NOON + timedelta(seconds=1), 10.0, flow.sum() / 2, 0.5
+    read = reading(twin)
+    assert read.window_mean == pytest.approx(flow.sum() / 2)
+    assert replace(read, window_mean=None) == ChannelReading(
+        FLOW, flow[1], NOON + timedelta(seconds=1), 10.0, None, 0.5
     )
     assert reading(twin, "pressure").value == si("pressure", [0.4])[0]
     assert reading(twin, "pressure").good_ratio == 1.0
@@ -321,6 +326,43 @@ async def test_many_twins_are_read_at_once_and_kept_apart(ledger: Ledger) -> Non
     assert [reading(twins[f"loop-{n}"]).value for n in range(3)] == [
         si(FLOW, [30.0 + n])[0] for n in range(3)
     ]
+
+
+async def test_a_twin_shows_the_last_text_of_a_channel_that_holds_text(ledger: Ledger) -> None:
+    await register(ledger)
+    frames = [
+        text_frame(1, (10, 11), ["idle", "run"], [0, 0]),
+        text_frame(2, (20, 21, 22), ["stop", "?", ""], [0, 2, 3]),
+        text_frame(3, (5, 6), ["late", "too late"], [0, 0]),
+    ]
+    await record(ledger, frames)
+    twin = await twin_of(ledger, NOON + timedelta(seconds=30))
+    assert reading(twin, "mode") == ChannelReading(
+        "mode", None, NOON + timedelta(seconds=20), 10.0, None, 1 / 3, "stop"
+    )
+    assert reading(twin).value == si(FLOW, [32.0])[0]
+    assert reading(twin).text is None
+    await record(ledger, [text_frame(4, (40,), ["off"], [1])])
+    twin = await twin_of(ledger)
+    assert (reading(twin, "mode").text, reading(twin, "mode").good_ratio) == ("stop", 0.0)
+
+
+def text_frame(
+    sequence: int, seconds: Sequence[float], texts: Sequence[str], qualities: Sequence[int]
+) -> Frame:
+    """Return a frame with a flow of 32 l/min and a channel that holds `texts`."""
+    flow = unit("l/min")
+    channels = (
+        ChannelHeader(FLOW, "l/min", flow.factor, flow.offset),
+        ChannelHeader("mode", "1", 1.0, 0.0, "str"),
+    )
+    return build_frame(
+        FrameHeader(LOOP, "agent-1", channels),
+        sequence,
+        [seconds_ns(*seconds)],
+        [np.full(len(texts), 32.0), np.array(texts, object)],
+        [None, np.array(qualities, np.uint8)],
+    )
 
 
 # --- health -------------------------------------------------------------------------------

@@ -1,0 +1,93 @@
+"""Pages of the log that the projections of a process read together, each fetched once.
+
+Positions have no gaps, so a page that one projection has read serves every other one that stands
+within it. Only the newest events are kept; a projection that is far behind reads for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from eventlog.decoded import DECODED, READINGS_MAX
+from eventlog.envelope import RecordedEvent
+from eventlog.ledger import Ledger
+from eventlog.reading import PayloadOf, read_page
+
+EVENTS_KEPT_MAX: Final = 4_000
+FRAMES_AT_ONCE: Final = 16
+"""Frames that are decoded before others get their turn on the event loop."""
+
+PAYLOAD_BYTES_KEPT_MAX: Final = 32 * 1024 * 1024
+"""One page may exceed it: what has been read has to be handed on."""
+
+
+class SharedPages:
+    """The newest events that a projection of this process has read, in order, without gaps."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._kept: deque[RecordedEvent] = deque()
+        self._payload_bytes = 0
+        self._turn = asyncio.Lock()
+
+    async def read(self, after: int, *, up_to: int, limit: int) -> Sequence[RecordedEvent]:
+        """Return events beyond position `after` up to `up_to` with their payloads.
+
+        At most `limit` events, and no more payload than a page may have; at least one event where
+        there is one.
+        """
+        # In turns, so that who comes while a page is being read finds it read.
+        async with self._turn:
+            held = self._held(after, up_to, limit)
+            if held:
+                return held
+            page = await read_page(
+                self.ledger, after, up_to=up_to, limit=limit, payloads=PayloadOf.ALL
+            )
+            self._keep(after, page)
+            await _decode_frames(page)
+            return page
+
+    def _held(self, after: int, up_to: int, limit: int) -> Sequence[RecordedEvent]:
+        if not self._kept or not self._kept[0].position <= after + 1 <= self._kept[-1].position:
+            return ()
+        start = after + 1 - self._kept[0].position
+        end = min(start + limit, up_to + 1 - self._kept[0].position, len(self._kept))
+        return [self._kept[n] for n in range(start, end)]
+
+    def _keep(self, after: int, page: Sequence[RecordedEvent]) -> None:
+        if self._kept and after < self._kept[0].position - 1:
+            return  # of somebody far behind, and nobody else's concern
+        if self._kept and after != self._kept[-1].position:
+            self._kept.clear()
+            self._payload_bytes = 0
+        for event in page:
+            self._kept.append(event)
+            self._payload_bytes += len(event.payload or b"")
+        while len(self._kept) > len(page) and (
+            len(self._kept) > EVENTS_KEPT_MAX or self._payload_bytes > PAYLOAD_BYTES_KEPT_MAX
+        ):
+            self._payload_bytes -= len(self._kept.popleft().payload or b"")
+
+
+async def _decode_frames(page: Sequence[RecordedEvent]) -> None:
+    """Decode the frames of `page` that nobody has decoded yet, as far as they can be kept."""
+    encoded: dict[bytes, bytes] = {}
+    readings = 0
+    for event in page:
+        window = event.window
+        if window is None or event.payload is None:
+            continue
+        readings += window.reading_count
+        if readings > READINGS_MAX // 2:
+            break
+        if DECODED.find(event.payload_sha256) is None:
+            encoded[event.payload_sha256] = event.payload
+        if len(encoded) == FRAMES_AT_ONCE:
+            DECODED.decode_all(encoded)
+            encoded = {}
+            await asyncio.sleep(0)
+    DECODED.decode_all(encoded)

@@ -1,0 +1,104 @@
+"""Pages that projections read together: each event is fetched once, and nobody misses one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eventlog.decoded import DecodedFrames
+from eventlog.ledger import Ledger
+from eventlog.reading import read_page
+from projections.pages import SharedPages
+from tests.eventlog.new_events import fact
+from tests.projections.loop_frames import loop_frame, record, register, seconds_ns
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The positions after which pages were fetched from the log."""
+    after_each: list[int] = []
+
+    async def counted(ledger: Ledger, after: int, **wanted: Any) -> Any:
+        after_each.append(after)
+        return await read_page(ledger, after, **wanted)
+
+    monkeypatch.setattr("projections.pages.read_page", counted)
+    return after_each
+
+
+async def positions(pages: SharedPages, after: int, up_to: int, limit: int = 1000) -> list[int]:
+    return [event.position for event in await pages.read(after, up_to=up_to, limit=limit)]
+
+
+async def test_what_one_has_read_is_not_fetched_for_another(
+    ledger: Ledger, fetched: list[int]
+) -> None:
+    await ledger.append([fact(n) for n in range(10)])
+    pages = SharedPages(ledger)
+    assert await positions(pages, 0, 10) == list(range(1, 11))
+    assert await positions(pages, 0, 10, limit=4) == [1, 2, 3, 4]
+    assert await positions(pages, 4, 7) == [5, 6, 7]
+    assert await positions(pages, 9, 10) == [10]
+    assert fetched == [0]
+    assert await positions(pages, 10, 10) == []
+    await ledger.append([fact(n) for n in range(10, 12)])
+    assert await positions(pages, 10, 12) == [11, 12]
+    assert await positions(pages, 8, 12) == [9, 10, 11, 12]
+    assert fetched == [0, 10, 10]
+
+
+async def test_who_is_far_behind_reads_for_himself_and_drives_nothing_out(
+    ledger: Ledger, fetched: list[int]
+) -> None:
+    await ledger.append([fact(n) for n in range(10)])
+    pages = SharedPages(ledger)
+    assert await positions(pages, 7, 10) == [8, 9, 10]
+    assert await positions(pages, 0, 10, limit=3) == [1, 2, 3]
+    assert await positions(pages, 3, 10, limit=3) == [4, 5, 6]
+    assert await positions(pages, 7, 10) == [8, 9, 10]
+    assert fetched == [7, 0, 3]
+
+
+async def test_who_jumps_ahead_leaves_no_gap_behind(ledger: Ledger, fetched: list[int]) -> None:
+    await ledger.append([fact(n) for n in range(10)])
+    pages = SharedPages(ledger)
+    assert await positions(pages, 0, 3) == [1, 2, 3]
+    assert await positions(pages, 6, 10) == [7, 8, 9, 10]
+    assert await positions(pages, 2, 10) == list(range(3, 11))
+    assert fetched == [0, 6, 2]
+
+
+async def test_only_the_newest_events_are_kept(
+    ledger: Ledger, fetched: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.pages.EVENTS_KEPT_MAX", 4)
+    await ledger.append([fact(n) for n in range(10)])
+    pages = SharedPages(ledger)
+    for after in range(0, 10, 2):
+        assert await positions(pages, after, after + 2) == [after + 1, after + 2]
+    assert await positions(pages, 6, 10) == [7, 8, 9, 10]
+    assert fetched == [0, 2, 4, 6, 8]
+    assert await positions(pages, 5, 10) == [6, 7, 8, 9, 10]
+    assert fetched[-1] == 5
+
+
+async def test_frames_of_a_page_are_decoded_once_and_together(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = DecodedFrames()
+    for place in ("eventlog.envelope.DECODED", "projections.pages.DECODED"):
+        monkeypatch.setattr(place, memory)
+    await register(ledger)
+    frames = [loop_frame(n, seconds_ns(n), {"flow": [float(n)]}) for n in range(1, 41)]
+    await record(ledger, frames)
+    monkeypatch.setattr("projections.pages.DECODED", memory := DecodedFrames())
+    monkeypatch.setattr("eventlog.envelope.DECODED", memory)
+    page = await SharedPages(ledger).read(1, up_to=41, limit=100)
+    for event, frame in zip(page, frames, strict=True):
+        held = memory.find(frame.canonical_sha256)
+        assert held is not None
+        assert event.frame is held
+        assert held.values[0].tolist() == frame.values[0].tolist()

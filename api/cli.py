@@ -10,6 +10,9 @@ from typing import Annotated
 
 import typer
 
+from api.archive_cli import register as register_archive
+from api.log_cli import register as register_log
+from api.stats_cli import register as register_stats
 from api.transparency_cli import register as register_transparency
 from domain.errors import HeddleError
 from edge_agent.cli import app as agent_app
@@ -22,7 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(agent_app, name="agent")
+register_log(app)
+register_stats(app)
 register_transparency(app)
+register_archive(app)
 
 ServerUrl = Annotated[
     str, typer.Option("--server", envvar="HEDDLE_SERVER_URL", help="URL of a Heddle server.")

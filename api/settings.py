@@ -39,6 +39,7 @@ class ServerSettings:
     signing_key : the private key itself, where it is not to be a file
     checkpoint_interval_s : a head that moved is signed after at most so long
     witnesses : verifier keys whose cosignatures are accepted
+    archive_url : where `heddle archive` moves payloads; None is ``archive`` in `data_dir`
     frame_future_s_max : a frame that ends further in the future than this is refused
     ingest_bytes_max, graphql_bytes_max : largest request bodies
     otlp_endpoint : where to send traces (OTLP over HTTP); None sends none
@@ -55,6 +56,7 @@ class ServerSettings:
     signing_key: str | None = field(default=None, repr=False)
     checkpoint_interval_s: float = 2.0
     witnesses: tuple[str, ...] = ()
+    archive_url: str | None = None
     frame_future_s_max: float = 300.0
     ingest_bytes_max: int = 16 * 1024 * 1024
     ingest_concurrency_max: int = 8
@@ -129,6 +131,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "signing_key": str,
     "checkpoint_interval_s": _between(0.1, 3_600.0, float),
     "witnesses": lambda text: tuple(text.split()),
+    "archive_url": str,
     "frame_future_s_max": _between(0.0, 86_400.0, float),
     "ingest_bytes_max": _between(1024, 64 * 1024 * 1024, int),
     "ingest_concurrency_max": _between(1, 64, int),

@@ -21,17 +21,12 @@ from starlette.routing import Route
 from api.problem import problem
 from api.settings import ServerSettings
 from domain.errors import HeddleError, InvalidInput, NotFound, Unavailable
-from eventlog.checkpoints import (
-    CheckpointPublisher,
-    CheckpointSigner,
-    SigningKeys,
-    SigningRefused,
-    origin_of,
-)
 from eventlog.database import CONNECTION_LOST, Pool
 from eventlog.merkle import parse_tile_path
 from eventlog.notes import SigningKey, VerifierKey
 from eventlog.proofs import prove
+from eventlog.signing import CheckpointPublisher, CheckpointSigner, SigningRefused
+from eventlog.signing_keys import SigningKeys, origin_of
 from eventlog.tiles import LedgerTiles, check_tile
 
 CHECKPOINT_MAX_AGE_S: Final = 1

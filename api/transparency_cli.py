@@ -1,4 +1,4 @@
-"""`heddle verify`, `prove`, `export-bundle`, `verify-bundle` and `rotate-key`."""
+"""`heddle verify`, `prove`, `export-bundle`, `verify-bundle`, `rotate-key`, `acknowledge-loss`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from domain.errors import InvalidInput, NotFound, Unavailable
+from domain.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from api.settings import ServerSettings
-    from eventlog.checkpoints import CheckpointSigner
     from eventlog.database import Pool
+    from eventlog.findings import Erased, Finding
     from eventlog.notes import Note, VerifierKey
-    from eventlog.verification import Finding
+    from eventlog.signing import CheckpointSigner
 
 FOUND_SOMETHING: Final = 1
 
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
     app.command("export-bundle")(export_bundle)
     app.command("verify-bundle")(verify_bundle)
     app.command("rotate-key")(rotate_key)
+    app.command("acknowledge-loss")(acknowledge_loss)
 
 
 def verify(
@@ -47,10 +49,13 @@ def verify(
         list[Path] | None,
         typer.Option("--checkpoint", exists=True, help="A checkpoint you kept; repeatable."),
     ] = None,
+    skip_archive: Annotated[
+        bool, typer.Option("--skip-archive", help="Do not read payloads from the archive.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Recompute the whole log and compare it with what was signed; exit 1 when they differ."""
-    asyncio.run(_verify(vkey or [], checkpoint or [], as_json=as_json))
+    asyncio.run(_verify(vkey or [], checkpoint or [], archive=not skip_archive, as_json=as_json))
 
 
 def prove(
@@ -101,30 +106,33 @@ def rotate_key(
     asyncio.run(_rotate(actor, reason, as_json=as_json))
 
 
+def acknowledge_loss(
+    origin: Annotated[
+        str, typer.Option("--origin", help="The log's name in its checkpoints from now on.")
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="What happened, for the log.")],
+    actor: Annotated[str, typer.Option("--actor", help="Who answers for it.")] = "user:local",
+    as_json: AsJson = False,
+) -> None:
+    """Go on signing under another origin after a restore that lost signed events.
+
+    The log records what is missing, and the old origin is never signed for again. Only where the
+    missing events cannot be brought back.
+    """
+    asyncio.run(_acknowledge(origin, actor, reason, as_json=as_json))
+
+
 # --- with the database --------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def _opened() -> AsyncIterator[tuple[Pool, ServerSettings]]:
-    import asyncpg
-
-    from api.database import open_database
+    from api.database import open_pool
     from api.settings import ServerSettings
-    from eventlog.database import create_pool
 
     settings = ServerSettings.from_environment()
-    with open_database(settings) as url:
-        pool = await create_pool(url, connections_max=settings.connections_max)
-        try:
-            yield pool, settings
-        except asyncpg.UndefinedTableError as error:
-            raise Unavailable(
-                "database.old_schema",
-                f"the database has no such tables yet: {error}",
-                hint="run `heddle migrate`, or start `heddle serve` once",
-            ) from error
-        finally:
-            await pool.close()
+    async with open_pool(settings) as (pool, _url):
+        yield pool, settings
 
 
 @asynccontextmanager
@@ -135,7 +143,9 @@ async def _signing() -> AsyncIterator[tuple[CheckpointSigner, ServerSettings]]:
         yield await open_signer(pool, settings), settings
 
 
-async def _verify(vkeys: Sequence[str], files: Sequence[Path], *, as_json: bool) -> None:
+async def _verify(
+    vkeys: Sequence[str], files: Sequence[Path], *, archive: bool, as_json: bool
+) -> None:
     from api.transparency import signing_keys
     from eventlog.notes import Note
     from eventlog.verification import verify_ledger
@@ -147,14 +157,18 @@ async def _verify(vkeys: Sequence[str], files: Sequence[Path], *, as_json: bool)
         kept = [Note.parse(file.read_bytes()) for file in files]
         published = keys.published()
         held: list[Note] = [*kept, *([] if published is None else [published])]
-        report = await verify_ledger(pool, settings.ledger, trusted=trusted, held=held)
+        report = await verify_ledger(
+            pool, settings.ledger, trusted=trusted, held=held, archive=archive
+        )
     document = {
         "ledger": report.ledger,
         "clean": report.clean,
         "events": report.size,
         "root": report.root.hex(),
         "payloads": report.payloads,
-        "payloads_absent": report.payloads_absent,
+        "payloads_archived": report.payloads_archived,
+        "payloads_erased": report.payloads_erased,
+        "erased": [asdict(erased) for erased in report.erased],
         "tiles": report.tiles,
         "checkpoints": report.checkpoints,
         "signatures": report.signatures,
@@ -163,10 +177,12 @@ async def _verify(vkeys: Sequence[str], files: Sequence[Path], *, as_json: bool)
     }
     lines = [
         f"{report.ledger}: {report.size} events, root {report.root.hex()}",
-        f"compared with {report.payloads} payloads ({report.payloads_absent} archived or erased), "
+        f"compared with {report.payloads} payloads ({report.payloads_archived} are archived"
+        f"{'' if archive else ' and were not read'}, {report.payloads_erased} erased), "
         f"{report.tiles} tiles, {report.checkpoints} checkpoints "
         f"({report.signatures} signatures verified)",
         *([] if trusted else ["no key is known: signatures were not verified (--vkey)"]),
+        *_erased_lines(report.erased),
     ]
     _report(document, lines, report.findings, report.findings_left_out, as_json=as_json)
 
@@ -246,6 +262,26 @@ async def _rotate(actor: str, reason: str, *, as_json: bool) -> None:
     _say({"vkey": key.vkey}, [f"checkpoints are signed by {key.vkey} from now on"], as_json=as_json)
 
 
+async def _acknowledge(origin: str, actor: str, reason: str, *, as_json: bool) -> None:
+    from eventlog.ledger import Ledger
+
+    async with _signing() as (signer, settings):
+        ledger = await Ledger.open(signer.tiles.pool, settings.ledger)
+        try:
+            key = await signer.acknowledge_loss(ledger, origin=origin, actor=actor, reason=reason)
+        finally:
+            await ledger.close()
+    _say(
+        {"origin": origin, "vkey": key.vkey},
+        [
+            f"recorded; the log is signed as {origin} by {key.vkey} from now on",
+            f"set HEDDLE_ORIGIN={origin} for every server of this ledger, start them again, and "
+            "give auditors the key",
+        ],
+        as_json=as_json,
+    )
+
+
 # --- without a database -------------------------------------------------------------------
 
 
@@ -264,6 +300,7 @@ def _check_bundle(file: Path, trusted: Sequence[VerifierKey], *, as_json: bool) 
         "events": report.events,
         "payloads": report.payloads,
         "payloads_absent": report.payloads_absent,
+        "erased": [asdict(erased) for erased in report.erased],
         "findings": _documents(report.findings),
     }
     chosen = report.selection
@@ -272,6 +309,7 @@ def _check_bundle(file: Path, trusted: Sequence[VerifierKey], *, as_json: bool) 
         f"{chosen.stream or 'positions'} {chosen.first} to {chosen.last}, in the log of "
         f"{report.checkpoint.size} that {report.checkpoint.origin} signed",
         *_warning(report.trusted, report.vkey),
+        *_erased_lines(report.erased),
     ]
     _report(document, lines, report.findings, 0, as_json=as_json)
 
@@ -313,6 +351,13 @@ def _warning(trusted: bool, vkey: str) -> list[str]:
     ]
 
 
+def _erased_lines(erased: Sequence[Erased]) -> list[str]:
+    return [
+        f"event {each.position} ({each.stream}): erased by event {each.erased_by}"
+        for each in erased
+    ]
+
+
 def _keys(vkeys: Sequence[str]) -> list[VerifierKey]:
     from eventlog.notes import VerifierKey
 
@@ -323,8 +368,6 @@ def _keys(vkeys: Sequence[str]) -> list[VerifierKey]:
 
 
 def _documents(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
     return [asdict(finding) for finding in findings]
 
 

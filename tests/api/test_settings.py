@@ -33,6 +33,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
             "HEDDLE_GRAPHQL_BYTES_MAX": "2048",
             "HEDDLE_GRAPHIQL": "no",
             "HEDDLE_OTLP_ENDPOINT": "http://collector:4318/v1/traces",
+            "HEDDLE_ARCHIVE_URL": "s3://bucket/heddle",
             "HEDDLE_UNHEARD_OF": "left alone",
         }
     )
@@ -49,6 +50,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         graphql_bytes_max=2048,
         graphiql=False,
         otlp_endpoint="http://collector:4318/v1/traces",
+        archive_url="s3://bucket/heddle",
     )
 
 

@@ -23,13 +23,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from eventlog.embedded import (
+from eventlog.embedded import EmbeddedPostgres
+from eventlog.embedded_folders import (
     SERVER_ACCOUNT,
     SHARED_FOLDER,
     ClusterVersionMismatch,
     DataDirForeign,
     DataDirUnreachable,
-    EmbeddedPostgres,
     SocketFolderUnsafe,
     StartFailed,
 )

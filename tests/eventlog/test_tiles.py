@@ -174,7 +174,9 @@ async def test_a_missing_event_is_said_and_not_papered_over(
 async def test_tiles_and_checkpoints_are_append_only(
     ledger: Ledger, database_url: str, table: str, tmp_path: Path
 ) -> None:
-    changes = (f"update {table} set ledger_id = 9", f"delete from {table}", f"truncate {table}")
+    changes = [f"update {table} set ledger_id = 9", f"truncate {table}"]
+    if table != "checkpoint":  # of which a few may go: tests/eventlog/test_signing.py
+        changes.append(f"delete from {table}")
     for change in changes:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await ledger.pool.execute(change)

@@ -210,3 +210,54 @@ async def test_assets_of_many_alerts_take_one_statement(server: Server) -> None:
         await server.ask(document, first=10)
 
     assert for_one == for_ten
+
+
+async def test_alerts_of_many_assets_take_as_many_statements_as_of_one(server: Server) -> None:
+    names = [f"pump-{number:03d}" for number in range(30)]
+    await server.register(*names)
+    raised = {name: [await raise_alert(server, name) for _ in range(3)] for name in names[:20]}
+    document = """
+        query($first: Int!) {
+          assets(first: $first) {
+            nodes {
+              assetId
+              alerts(first: 2) { nodes { alertId } pageInfo { hasNextPage } position }
+              critical: alerts(first: 1, filter: {severities: [CRITICAL]}) { nodes { alertId } }
+            }
+          }
+        }
+    """
+
+    async with server.statements() as for_one:
+        await server.ask(document, first=1)
+    async with server.statements() as for_thirty:
+        nodes = (await server.ask(document, first=30))["assets"]["nodes"]
+
+    assert for_one == for_thirty
+    assert sum("alert" in statement for statement in for_thirty) == 2
+    assert [node["assetId"] for node in nodes] == names
+    for node in nodes:
+        newest = raised.get(node["assetId"], [])[:0:-1]
+        assert ids(node["alerts"]) == newest
+        assert node["alerts"]["pageInfo"]["hasNextPage"] is bool(newest)
+        assert int(node["alerts"]["position"]) == await server.ledger.head()
+        assert ids(node["critical"]) == []
+
+
+async def test_alerts_of_assets_go_on_after_a_cursor_of_any_of_them(server: Server) -> None:
+    await server.register("pump-1", "pump-2")
+    raised = [await raise_alert(server, name) for name in ("pump-1", "pump-2") * 2]
+    document = """
+        query($after: Cursor) {
+          assets(first: 2) {
+            nodes { alerts(first: 5, after: $after) { nodes { alertId } pageInfo { endCursor } } }
+          }
+        }
+    """
+    await server.settle()
+    pages = (await server.ask(document, after=None))["assets"]["nodes"]
+    assert [ids(page["alerts"]) for page in pages] == [raised[2::-2], raised[3::-2]]
+    cursor = (await server.ask("{ alerts(first: 2) { pageInfo { endCursor } } }"))["alerts"]
+    after = cursor["pageInfo"]["endCursor"]
+    pages = (await server.ask(document, after=after))["assets"]["nodes"]
+    assert [ids(page["alerts"]) for page in pages] == [[raised[0]], [raised[1]]]

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from api.graphql.events.subscriptions import follow_patiently
+from api.graphql.events.subscriptions import RETRIES_MAX, follow_or_tell
 from api.graphql.relay import encode_cursor
 from domain.asset import CommissionAsset, DesireSetpoint, RegisterAsset, RetireAsset
 from domain.errors import Unavailable
@@ -232,41 +232,41 @@ async def test_query_while_the_database_is_away_says_so(server: Server, postgres
 
 
 class BrokenTail:
-    """A tail that yields the positions it was given and then loses its connection."""
+    """A tail that yields the positions it was given and then gives up."""
 
-    def __init__(self, *attempts: list[int]) -> None:
+    def __init__(self, *positions: int) -> None:
         self.ledger = SimpleNamespace(name=LEDGER)
-        self.asked_after: list[int] = []
-        self._attempts = list(attempts)
+        self.positions = positions
+        self.asked: list[tuple[int, object]] = []
 
-    async def follow(self, after: int, **_: object) -> AsyncIterator[RecordedEvent]:
-        """Yield events of the next attempt."""
-        self.asked_after.append(after)
-        for position in self._attempts.pop(0) if self._attempts else []:
+    async def follow(
+        self, after: int, *, retries_max: int, **_: object
+    ) -> AsyncIterator[RecordedEvent]:
+        """Yield its events."""
+        self.asked.append((after, retries_max))
+        for position in self.positions:
             yield cast("RecordedEvent", SimpleNamespace(position=position))
         raise ConnectionResetError
 
 
+@pytest.mark.parametrize("positions", [(), (4, 5)])
 async def test_follower_that_cannot_go_on_names_the_cursor_to_resume_from(
-    monkeypatch: pytest.MonkeyPatch,
+    positions: tuple[int, ...],
 ) -> None:
-    monkeypatch.setattr("api.graphql.events.subscriptions.RETRY_DELAY_S", 0.0)
-    tail = BrokenTail([4, 5], [], [6], [])
+    tail = BrokenTail(*positions)
     received: list[int] = []
 
     async def follow() -> None:
-        async for event in follow_patiently(
-            cast("Tail", tail), 3, ALL_EVENTS, PayloadOf.NONE, retries_max=2
-        ):
+        async for event in follow_or_tell(cast("Tail", tail), 3, ALL_EVENTS, PayloadOf.NONE):
             received.append(event.position)  # noqa: PERF401  # what came before it broke counts
 
     with pytest.raises(Unavailable) as caught:
         await follow()
 
-    assert received == [4, 5, 6]
-    assert tail.asked_after == [3, 5, 5, 6, 6]
+    assert received == list(positions)
+    assert tail.asked == [(3, RETRIES_MAX)]
     assert caught.value.code == "log.unavailable"
-    assert caught.value.value == encode_cursor("events", LEDGER, 6)
+    assert caught.value.value == encode_cursor("events", LEDGER, max(positions, default=3))
     assert isinstance(caught.value.__cause__, CONNECTION_LOST)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import fields
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import orjson
 import strawberry
 from opentelemetry import trace
 
-from api.graphql.context import OperationInfo
+from api.graphql.context import OperationContext, OperationInfo
 from api.graphql.errors import Failure, member_of
 from api.graphql.scalars import Position
 from api.tracing import traceparent_of
@@ -40,11 +39,16 @@ class CommandInput:
         default=False, description="Check and decide, but record nothing."
     )
 
+    async def command(self, context: OperationContext) -> AssetCommand:
+        """Return what is asked for as a command; that may fail as the command itself may."""
+        raise NotImplementedError
+
 
 @strawberry.interface(description="What every mutation that succeeded says.")
 class CommandSuccess:
-    """`eventlog.commands.Handled`."""
+    """`eventlog.commands.Handled`, and the input that it answers."""
 
+    given: strawberry.Private[Any]
     position: Position = strawberry.field(
         description="The log reflects the command from here on: give it to a query as "
         "`minPosition` to read your own write."
@@ -57,38 +61,32 @@ class CommandSuccess:
     dry_run: bool = strawberry.field(description="Whether nothing was recorded for it was a trial.")
 
     @classmethod
-    def of(cls, handled: Handled, given: CommandInput, **what: Any) -> Self:
-        """Return the success of a command."""
+    def of(cls, handled: Handled, given: CommandInput) -> Self:
+        """Return the success of the command that `given` asked for."""
         return cls(
             position=Position(handled.position),
             version=Position(handled.version),
             duplicate=handled.duplicate,
             dry_run=given.dry_run,
-            **what,
+            given=given,
         )
 
 
-async def carry_out(
-    info: OperationInfo,
-    mutation: str,
-    given: CommandInput,
-    command: Callable[[], Awaitable[AssetCommand]],
-) -> Handled | Failure:
-    """Handle the command that `given` asks for, and return its outcome or its failure.
+SuccessT = TypeVar("SuccessT", bound=CommandSuccess)
 
-    Parameters
-    ----------
-    mutation : its name, a part of what the idempotency key stands for
-    command : makes the command of the input, which may fail too
-    """
-    services = info.context.services
+
+async def carry_out(
+    info: OperationInfo, given: CommandInput, success: type[SuccessT]
+) -> SuccessT | Failure:
+    """Handle the command that `given` asks for, and return its success or its failure."""
+    context, services = info.context, info.context.services
     try:
-        key = IdempotencyKey.of(given.idempotency_key, _content(mutation, given))
+        key = IdempotencyKey.of(given.idempotency_key, _content(info.field_name, given))
         _check_texts(given)
         handled = await handle(
             services.ledger,
-            await command(),
-            actor=info.context.actor,
+            await given.command(context),
+            actor=context.actor,
             occurred_at=services.now(),
             event_id=lambda _: services.new_event_id(),
             idempotency=key,
@@ -102,8 +100,8 @@ async def carry_out(
             raise
         return member
     # What this operation has loaded so far was true before the command.
-    info.context.forget()
-    return handled
+    context.forget()
+    return success.of(handled, given)
 
 
 def _content(mutation: str, given: CommandInput) -> bytes:

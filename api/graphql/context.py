@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Final
@@ -21,13 +22,24 @@ from strawberry.types import Info
 
 from api.graphql.scalars import Position
 from api.services import Services
+from domain.asset_model import Severity
 from domain.errors import InvalidInput, Unavailable
 from eventlog.ledger import Ledger
-from projections.twins import AssetRow, Twin, find_assets, twins_by_asset_id
+from projections.alerts import AlertProjection, AlertRow, AlertState, alerts_of
+from projections.twins import (
+    AssetRow,
+    Twin,
+    find_assets,
+    projection_position,
+    twins_by_asset_id,
+)
 
 PROJECTION_WAIT_S_MAX: Final = 5.0
 READS_AT_ONCE_MAX: Final = 4
 """Statements of one operation at once, so that it leaves connections to everybody else."""
+
+ALERT_PAGES_AT_ONCE_MAX: Final = 100
+"""Assets whose alerts one statement reads."""
 
 ACTOR_HEADER: Final = "x-heddle-actor"
 ACTOR_LENGTH_MAX: Final = 100
@@ -41,6 +53,17 @@ MinPosition = Annotated[
         "`projection.behind`."
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class AlertPage:
+    """A page of one asset's alerts, newest first: at most `first`, raised before `before`."""
+
+    asset_id: str
+    before: int | None
+    first: int
+    severities: tuple[Severity, ...]
+    states: tuple[AlertState, ...]
 
 
 @dataclass
@@ -88,9 +111,40 @@ class OperationContext:
 
         return DataLoader(load)
 
+    @cached_property
+    def alerts_by_page(self) -> DataLoader[AlertPage, tuple[int, list[AlertRow]]]:
+        """Alerts of assets and the position they reflect, in two statements for up to 100 assets.
+
+        One statement more for each other way in which they are asked for (by aliases, say).
+        """
+
+        async def load(pages: list[AlertPage]) -> list[tuple[int, list[AlertRow]]]:
+            ledger = self.ledger
+            alike: defaultdict[AlertPage, list[str]] = defaultdict(list)
+            for page in pages:
+                alike[replace(page, asset_id="")].append(page.asset_id)
+            async with self.reads:
+                position = await projection_position(
+                    ledger.pool, ledger.ledger_id, AlertProjection.name
+                )
+                found = {
+                    wanted: await alerts_of(
+                        ledger,
+                        asset_ids,
+                        before=wanted.before,
+                        first=wanted.first,
+                        severities=wanted.severities,
+                        states=wanted.states,
+                    )
+                    for wanted, asset_ids in alike.items()
+                }
+            return [(position, found[replace(p, asset_id="")][p.asset_id]) for p in pages]
+
+        return DataLoader(load, max_batch_size=ALERT_PAGES_AT_ONCE_MAX)
+
     def forget(self) -> None:
         """Drop what was loaded: a command of this operation has changed it."""
-        for name in ("now", "asset_by_asset_id", "twin_by_asset"):
+        for name in ("now", "asset_by_asset_id", "twin_by_asset", "alerts_by_page"):
             self.__dict__.pop(name, None)
 
     async def wait_for(self, position: int | None, *projections: str) -> None:

@@ -79,7 +79,8 @@ class UnavailableError(Error):
     """`domain.errors.Unavailable`."""
 
 
-Failure = ValidationError | NotFoundError | RejectedError | ConflictError | UnavailableError
+Failure = ValidationError | ConflictError | NotFoundError | RejectedError | UnavailableError
+"""Members of every result union, beside its success."""
 
 MEMBERS: Final[Mapping[type[HeddleError], type[Failure]]] = {
     InvalidInput: ValidationError,

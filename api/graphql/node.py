@@ -8,8 +8,8 @@ from uuid import UUID
 
 import strawberry
 
-from api.graphql.alerts.types import ALERT, Alert
-from api.graphql.assets.types import ASSET, ASSET_TYPE, Asset, AssetType
+from api.graphql.assets.catalogue import ASSET_TYPE, AssetType
+from api.graphql.assets.types import ALERT, ASSET, Alert, Asset
 from api.graphql.context import MinPosition, OperationContext, OperationInfo
 from api.graphql.events.types import EVENT, Event
 from api.graphql.fields import field

@@ -82,21 +82,24 @@ def connection(
     position: int,
     node: Callable[[R], T],
     cursor: Callable[[R], Cursor],
-    cut: bool = False,
+    goes_on_after: Cursor | None = None,
 ) -> Connection[T]:
     """Return the page of `rows`, of which one more than `first` was asked for.
 
     Parameters
     ----------
-    cut : whether `rows` ends early, so that there may be more although there are not `first`
+    goes_on_after : where the list goes on, if there may be more although `rows` are not too many
     """
+    more = len(rows) > first
     edges = [Edge(cursor=cursor(row), node=node(row)) for row in rows[:first]]
     return Connection(
         edges=edges,
         nodes=[edge.node for edge in edges],
         page_info=PageInfo(
-            has_next_page=len(rows) > first or cut,
-            end_cursor=edges[-1].cursor if edges else None,
+            has_next_page=more or goes_on_after is not None,
+            end_cursor=goes_on_after
+            if goes_on_after is not None and not more
+            else (edges[-1].cursor if edges else None),
             has_previous_page=after is not None,
             start_cursor=edges[0].cursor if edges else None,
         ),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from graphql import OperationType
 from starlette.websockets import WebSocketState
@@ -33,9 +33,6 @@ from api.graphql.errors import current_trace_id, masked
 from api.graphql.operations import OperationRequest, Operations, Payload, refusal
 from domain.errors import HeddleError, InvalidInput
 
-if TYPE_CHECKING:
-    from api.graphql.endpoint import GraphQLEndpoint
-
 logger = logging.getLogger("heddle.graphql")
 
 REASON_BYTES_MAX: Final = 123  # RFC 6455, section 5.5
@@ -53,6 +50,12 @@ class TextAdapter(ASGIWebSocketAdapter):
     async def close(self, code: int, reason: str) -> None:
         """Close the socket; what a client wrote may be longer than a reason may be."""
         await super().close(code, reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore"))
+
+
+class RunsOperations(Protocol):
+    """What a socket asks of the endpoint that it was opened at."""
+
+    operations: Operations
 
 
 class OperationsHandler(BaseGraphQLTransportWSHandler[Any, None]):
@@ -129,4 +132,4 @@ class OperationsHandler(BaseGraphQLTransportWSHandler[Any, None]):
 
     @property
     def _operations(self) -> Operations:
-        return cast("GraphQLEndpoint", self.view).operations
+        return cast("RunsOperations", self.view).operations

@@ -7,20 +7,13 @@ from uuid import UUID
 
 import strawberry
 
-from api.graphql.alerts.types import Alert
+from api.graphql.assets.types import Alert
 from api.graphql.commands import CommandInput, CommandSuccess, carry_out
-from api.graphql.context import OperationInfo
-from api.graphql.errors import (
-    ConflictError,
-    NotFoundError,
-    RejectedError,
-    UnavailableError,
-    ValidationError,
-)
+from api.graphql.context import OperationContext, OperationInfo
+from api.graphql.errors import Failure
 from api.graphql.fields import field, mutation
 from domain.asset import AcknowledgeAlert
 from domain.errors import NotFound
-from eventlog.commands import Handled
 from projections.alerts import AlertProjection, find_alert
 
 
@@ -33,12 +26,22 @@ class AcknowledgeAlertInput(CommandInput):
         default=None, description="What is worth noting, at most 2,000 characters."
     )
 
+    async def command(self, context: OperationContext) -> AcknowledgeAlert:
+        """Return the command on the alert's asset."""
+        row = await find_alert(context.ledger, self.alert_id)
+        if row is None:
+            raise NotFound(
+                "alert.unknown",
+                f"there is no alert {self.alert_id}",
+                hint="`alerts` lists them",
+                value=str(self.alert_id),
+            )
+        return AcknowledgeAlert(row.asset_id, self.alert_id, self.note or "")
+
 
 @strawberry.type(description="The alert is acknowledged; it was already, where nothing changed.")
 class AcknowledgeAlertSuccess(CommandSuccess):
     """Success of `acknowledgeAlert`."""
-
-    alert_key: strawberry.Private[UUID]
 
     @field(
         description="The alert afterwards, or as it stands after a dry run. It waits until the "
@@ -49,17 +52,12 @@ class AcknowledgeAlertSuccess(CommandSuccess):
         """Return the alert as the command left it."""
         if not self.dry_run:
             await info.context.wait_for(self.position, AlertProjection.name)
-        row = await find_alert(info.context.ledger, self.alert_key)
+        row = await find_alert(info.context.ledger, self.given.alert_id)
         return None if row is None else Alert.of(row)
 
 
 AcknowledgeAlertResult = Annotated[
-    AcknowledgeAlertSuccess
-    | ValidationError
-    | ConflictError
-    | NotFoundError
-    | RejectedError
-    | UnavailableError,
+    AcknowledgeAlertSuccess | Failure,
     strawberry.union("AcknowledgeAlertResult", description="What became of `acknowledgeAlert`."),
 ]
 
@@ -77,19 +75,4 @@ class AlertMutations:
         ],
     ) -> AcknowledgeAlertResult:
         """Handle `AcknowledgeAlert`."""
-
-        async def command() -> AcknowledgeAlert:
-            row = await find_alert(info.context.ledger, input.alert_id)
-            if row is None:
-                raise NotFound(
-                    "alert.unknown",
-                    f"there is no alert {input.alert_id}",
-                    hint="`alerts` lists them",
-                    value=str(input.alert_id),
-                )
-            return AcknowledgeAlert(row.asset_id, input.alert_id, input.note or "")
-
-        outcome = await carry_out(info, "acknowledgeAlert", input, command)
-        if isinstance(outcome, Handled):
-            return AcknowledgeAlertSuccess.of(outcome, input, alert_key=input.alert_id)
-        return outcome
+        return await carry_out(info, input, AcknowledgeAlertSuccess)

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import UUID
 
 import strawberry
 
-from api.graphql.alerts.types import Alert, AlertFilter
-from api.graphql.context import MinPosition, OperationContext, OperationInfo
+from api.graphql.alerts.types import AlertFilter
+from api.graphql.assets.types import Alert, alert_connection, alerts_before
+from api.graphql.context import MinPosition, OperationInfo
 from api.graphql.fields import field
 from api.graphql.filters import chosen
-from api.graphql.relay import (
-    After,
-    Connection,
-    First,
-    check_first,
-    connection,
-    decode_position_cursor,
-    encode_cursor,
-)
-from api.graphql.scalars import Cursor
-from domain.asset_model import Severity
-from projections.alerts import AlertProjection, AlertState, find_alert, list_alerts
+from api.graphql.relay import After, Connection, First
+from projections.alerts import AlertProjection, find_alert, list_alerts
 from projections.twins import projection_position
-
-CURSOR_KIND: Final = "alerts"
 
 
 @strawberry.type
@@ -58,51 +46,22 @@ class AlertQueries:
     ) -> Connection[Alert]:
         """Return a page of alerts."""
         wanted = filter or AlertFilter()
-        await info.context.wait_for(min_position, AlertProjection.name)
-        return await resolve_alerts(
-            info.context,
-            first=first,
-            after=after,
-            asset_ids=chosen("assetIds", wanted.asset_ids),
-            severities=chosen("severities", wanted.severities),
-            states=chosen("states", wanted.states),
-        )
-
-
-async def resolve_alerts(
-    context: OperationContext,
-    *,
-    first: int,
-    after: Cursor | None,
-    asset_ids: Sequence[str] = (),
-    severities: Sequence[Severity] = (),
-    states: Sequence[AlertState] = (),
-) -> Connection[Alert]:
-    """Return the alerts after the cursor `after`, newest first.
-
-    Raises
-    ------
-    InvalidInput
-        ``page.first``, ``cursor.malformed``
-    """
-    check_first(first)
-    ledger = context.ledger
-    before = None if after is None else decode_position_cursor(after, CURSOR_KIND, ledger.name)
-    async with context.reads:
-        position = await projection_position(ledger.pool, ledger.ledger_id, AlertProjection.name)
-        rows = await list_alerts(
-            ledger,
-            before=before,
-            first=first + 1,
-            asset_ids=asset_ids,
-            severities=severities,
-            states=states,
-        )
-    return connection(
-        rows,
-        first=first,
-        after=after,
-        position=position,
-        node=Alert.of,
-        cursor=lambda row: encode_cursor(CURSOR_KIND, ledger.name, row.position),
-    )
+        context, ledger = info.context, info.context.ledger
+        before = alerts_before(context, first, after)
+        asset_ids = chosen("assetIds", wanted.asset_ids)
+        severities = chosen("severities", wanted.severities)
+        states = chosen("states", wanted.states)
+        await context.wait_for(min_position, AlertProjection.name)
+        async with context.reads:
+            position = await projection_position(
+                ledger.pool, ledger.ledger_id, AlertProjection.name
+            )
+            rows = await list_alerts(
+                ledger,
+                before=before,
+                first=first + 1,
+                asset_ids=asset_ids,
+                severities=severities,
+                states=states,
+            )
+        return alert_connection(context, rows, first, after, position)

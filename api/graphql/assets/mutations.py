@@ -9,13 +9,7 @@ import strawberry
 from api.graphql.assets.types import Asset
 from api.graphql.commands import CommandInput, CommandSuccess, carry_out
 from api.graphql.context import OperationContext, OperationInfo
-from api.graphql.errors import (
-    ConflictError,
-    NotFoundError,
-    RejectedError,
-    UnavailableError,
-    ValidationError,
-)
+from api.graphql.errors import Failure
 from api.graphql.fields import field, mutation
 from domain.asset import (
     CommissionAsset,
@@ -28,15 +22,22 @@ from domain.asset import (
 from domain.asset_types import asset_type
 from domain.identifiers import check_identifier
 from domain.units import unit
-from eventlog.commands import Handled, load_asset
+from eventlog.commands import load_asset
 from projections.alerts import AlertProjection
 from projections.twins import TwinProjection
 
 # --- inputs -------------------------------------------------------------------------------
 
 
+@strawberry.input
+class AssetCommandInput(CommandInput):
+    """What every mutation of an asset takes."""
+
+    asset_id: strawberry.ID = strawberry.field(description="Natural key of the asset.")
+
+
 @strawberry.input(description="Make an asset known.")
-class RegisterAssetInput(CommandInput):
+class RegisterAssetInput(AssetCommandInput):
     """Input of `registerAsset`."""
 
     asset_id: strawberry.ID = strawberry.field(
@@ -49,27 +50,35 @@ class RegisterAssetInput(CommandInput):
         description="What people call it, at most 200 characters; null takes the natural key.",
     )
 
+    async def command(self, _context: OperationContext) -> RegisterAsset:
+        """Return the command."""
+        return RegisterAsset(self.asset_id, self.asset_type, self.title or "")
+
 
 @strawberry.input(description="Put an asset into service.")
-class CommissionAssetInput(CommandInput):
+class CommissionAssetInput(AssetCommandInput):
     """Input of `commissionAsset`."""
 
-    asset_id: strawberry.ID = strawberry.field(description="Natural key of the asset.")
+    async def command(self, _context: OperationContext) -> CommissionAsset:
+        """Return the command."""
+        return CommissionAsset(self.asset_id)
 
 
 @strawberry.input(description="Take an asset out of service for good.")
-class RetireAssetInput(CommandInput):
+class RetireAssetInput(AssetCommandInput):
     """Input of `retireAsset`."""
 
-    asset_id: strawberry.ID = strawberry.field(description="Natural key of the asset.")
     reason: str = strawberry.field(description="Why, at most 2,000 characters.")
+
+    async def command(self, _context: OperationContext) -> RetireAsset:
+        """Return the command."""
+        return RetireAsset(self.asset_id, self.reason)
 
 
 @strawberry.input(description="Ask for a set-point of an asset.")
-class DesireSetpointInput(CommandInput):
+class DesireSetpointInput(AssetCommandInput):
     """Input of `desireSetpoint`."""
 
-    asset_id: strawberry.ID = strawberry.field(description="Natural key of the asset.")
     setpoint: str = strawberry.field(description="Name of a set-point of the asset's type.")
     value: float = strawberry.field(
         description="The value that is wanted, in `unit`; within the set-point's safe bounds."
@@ -80,6 +89,14 @@ class DesireSetpointInput(CommandInput):
         "keeps SI.",
     )
 
+    async def command(self, context: OperationContext) -> DesireSetpoint:
+        """Return the command, its value in SI."""
+        value_si = self.value
+        if self.unit is not None:
+            quantity = await _setpoint_quantity(context, self.asset_id, self.setpoint)
+            value_si = unit(self.unit, quantity=quantity).to_si(self.value)
+        return DesireSetpoint(self.asset_id, self.setpoint, value_si)
+
 
 # --- results ------------------------------------------------------------------------------
 
@@ -87,8 +104,6 @@ class DesireSetpointInput(CommandInput):
 @strawberry.interface(description="What every mutation of an asset that succeeded says.")
 class AssetCommandSuccess(CommandSuccess):
     """A success and its asset."""
-
-    asset_key: strawberry.Private[str]
 
     @field(
         description="The asset afterwards, or as it stands after a dry run. It waits until the "
@@ -99,7 +114,7 @@ class AssetCommandSuccess(CommandSuccess):
         """Return the asset as the command left it."""
         if not self.dry_run:
             await info.context.wait_for(self.position, TwinProjection.name, AlertProjection.name)
-        row = await info.context.asset_by_asset_id.load(self.asset_key)
+        row = await info.context.asset_by_asset_id.load(self.given.asset_id)
         return None if row is None else Asset.of(row)
 
 
@@ -124,39 +139,19 @@ class DesireSetpointSuccess(AssetCommandSuccess):
 
 
 RegisterAssetResult = Annotated[
-    RegisterAssetSuccess
-    | ValidationError
-    | ConflictError
-    | NotFoundError
-    | RejectedError
-    | UnavailableError,
+    RegisterAssetSuccess | Failure,
     strawberry.union("RegisterAssetResult", description="What became of `registerAsset`."),
 ]
 CommissionAssetResult = Annotated[
-    CommissionAssetSuccess
-    | ValidationError
-    | ConflictError
-    | NotFoundError
-    | RejectedError
-    | UnavailableError,
+    CommissionAssetSuccess | Failure,
     strawberry.union("CommissionAssetResult", description="What became of `commissionAsset`."),
 ]
 RetireAssetResult = Annotated[
-    RetireAssetSuccess
-    | ValidationError
-    | ConflictError
-    | NotFoundError
-    | RejectedError
-    | UnavailableError,
+    RetireAssetSuccess | Failure,
     strawberry.union("RetireAssetResult", description="What became of `retireAsset`."),
 ]
 DesireSetpointResult = Annotated[
-    DesireSetpointSuccess
-    | ValidationError
-    | ConflictError
-    | NotFoundError
-    | RejectedError
-    | UnavailableError,
+    DesireSetpointSuccess | Failure,
     strawberry.union("DesireSetpointResult", description="What became of `desireSetpoint`."),
 ]
 
@@ -177,14 +172,7 @@ class AssetMutations:
         ],
     ) -> RegisterAssetResult:
         """Handle `RegisterAsset`."""
-
-        async def command() -> RegisterAsset:
-            return RegisterAsset(input.asset_id, input.asset_type, input.title or "")
-
-        outcome = await carry_out(info, "registerAsset", input, command)
-        if isinstance(outcome, Handled):
-            return RegisterAssetSuccess.of(outcome, input, asset_key=input.asset_id)
-        return outcome
+        return await carry_out(info, input, RegisterAssetSuccess)
 
     @mutation(description="Put an asset into service.")
     async def commission_asset(
@@ -195,14 +183,7 @@ class AssetMutations:
         ],
     ) -> CommissionAssetResult:
         """Handle `CommissionAsset`."""
-
-        async def command() -> CommissionAsset:
-            return CommissionAsset(input.asset_id)
-
-        outcome = await carry_out(info, "commissionAsset", input, command)
-        if isinstance(outcome, Handled):
-            return CommissionAssetSuccess.of(outcome, input, asset_key=input.asset_id)
-        return outcome
+        return await carry_out(info, input, CommissionAssetSuccess)
 
     @mutation(description="Take an asset out of service for good; it accepts nothing afterwards.")
     async def retire_asset(
@@ -213,14 +194,7 @@ class AssetMutations:
         ],
     ) -> RetireAssetResult:
         """Handle `RetireAsset`."""
-
-        async def command() -> RetireAsset:
-            return RetireAsset(input.asset_id, input.reason)
-
-        outcome = await carry_out(info, "retireAsset", input, command)
-        if isinstance(outcome, Handled):
-            return RetireAssetSuccess.of(outcome, input, asset_key=input.asset_id)
-        return outcome
+        return await carry_out(info, input, RetireAssetSuccess)
 
     @mutation(description="Ask for a set-point, within its safe bounds.")
     async def desire_setpoint(
@@ -231,18 +205,7 @@ class AssetMutations:
         ],
     ) -> DesireSetpointResult:
         """Handle `DesireSetpoint`."""
-
-        async def command() -> DesireSetpoint:
-            value_si = input.value
-            if input.unit is not None:
-                quantity = await _setpoint_quantity(info.context, input.asset_id, input.setpoint)
-                value_si = unit(input.unit, quantity=quantity).to_si(input.value)
-            return DesireSetpoint(input.asset_id, input.setpoint, value_si)
-
-        outcome = await carry_out(info, "desireSetpoint", input, command)
-        if isinstance(outcome, Handled):
-            return DesireSetpointSuccess.of(outcome, input, asset_key=input.asset_id)
-        return outcome
+        return await carry_out(info, input, DesireSetpointSuccess)
 
 
 async def _setpoint_quantity(context: OperationContext, asset_id: str, name: str) -> str:

@@ -6,7 +6,8 @@ from typing import Annotated, Final
 
 import strawberry
 
-from api.graphql.assets.types import Asset, AssetFilter, AssetType
+from api.graphql.assets.catalogue import AssetType
+from api.graphql.assets.types import Asset, AssetFilter
 from api.graphql.context import MinPosition, OperationInfo
 from api.graphql.fields import field
 from api.graphql.filters import chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Final
 
 import strawberry
 from strawberry.types.nodes import InlineFragment, Selection
@@ -30,11 +30,12 @@ from api.graphql.relay import (
 )
 from api.graphql.scalars import Cursor, Position
 from domain.errors import InvalidInput
-from domain.events import FACT_BYTES_MAX
-from domain.frames import FRAME_BYTES_MAX
 from eventlog import reading
 from eventlog.ledger import Ledger
-from eventlog.reading import PAGE_BYTES_MAX, PayloadOf, read_page
+from eventlog.reading import PayloadOf, read_page
+
+LOOKS_MAX: Final = 50
+"""Times that a page goes on looking while a filter lets nothing through."""
 
 Filter = Annotated[EventFilter | None, strawberry.argument(description="Which events are wanted.")]
 
@@ -45,7 +46,8 @@ class EventQueries:
 
     @field(
         description="Events in the order of the log, oldest first. A page may hold fewer than "
-        "`first` where their payloads are large; `pageInfo.hasNextPage` says whether to go on."
+        "`first` where their payloads are large, and fewer or none where the filter lets few "
+        "through; `pageInfo.hasNextPage` says whether to go on, after `pageInfo.endCursor`."
     )
     async def events(
         self,
@@ -104,16 +106,19 @@ async def resolve_events(
     check_first(first)
     async with context.reads:
         head = await context.ledger.head()
-        page = await read_page(
-            context.ledger,
-            0 if after is None else position_after(context.ledger, after, head),
-            up_to=head,
-            limit=first + 1,
-            wanted=wanted,
-            payloads=payloads,
-        )
-    payload_max = FACT_BYTES_MAX if payloads is PayloadOf.FACTS else FRAME_BYTES_MAX
-    size = sum(len(event.payload or b"") for event in page)
+        looked_to = 0 if after is None else position_after(context.ledger, after, head)
+        for _ in range(LOOKS_MAX):
+            page = await read_page(
+                context.ledger,
+                looked_to,
+                up_to=head,
+                limit=first + 1,
+                wanted=wanted,
+                payloads=payloads,
+            )
+            looked_to = page.scanned_to
+            if page or looked_to >= head:
+                break
     return connection(
         page,
         first=first,
@@ -121,7 +126,9 @@ async def resolve_events(
         position=head,
         node=Event.of,
         cursor=event_cursor,
-        cut=size + payload_max > PAGE_BYTES_MAX,
+        goes_on_after=encode_cursor(CURSOR_KIND, context.ledger.name, looked_to)
+        if looked_to < head
+        else None,
     )
 
 

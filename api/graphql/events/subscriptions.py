@@ -6,8 +6,6 @@ nothing is lost while the database is away.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Final
@@ -27,10 +25,7 @@ from eventlog.reading import EventFilter, PayloadOf
 from eventlog.tail import Tail
 
 RETRIES_MAX: Final = 18
-RETRY_DELAY_S: Final = 0.1
-RETRY_DELAY_S_MAX: Final = 5.0
-QUIET_S: Final = 30.0
-"""An attempt that failed only after so long had reached the log before."""
+"""Attempts to read the log, with growing pauses: about a minute."""
 
 
 @strawberry.type(description="Streams of messages, over graphql-transport-ws.")
@@ -62,7 +57,7 @@ class EventSubscriptions:
         payloads = payloads_for(info.selected_fields)
         head = await tail.ledger.head()
         start = head if after is None else position_after(tail.ledger, after, head)
-        async with aclosing(follow_patiently(tail, start, wanted, payloads)) as events:
+        async with aclosing(follow_or_tell(tail, start, wanted, payloads)) as events:
             async for event in events:
                 yield EventMessage(
                     cursor=event_cursor(event),
@@ -71,41 +66,27 @@ class EventSubscriptions:
                 )
 
 
-async def follow_patiently(
-    tail: Tail,
-    after: int,
-    wanted: EventFilter,
-    payloads: PayloadOf,
-    *,
-    retries_max: int = RETRIES_MAX,
+async def follow_or_tell(
+    tail: Tail, after: int, wanted: EventFilter, payloads: PayloadOf
 ) -> AsyncGenerator[RecordedEvent, None]:
-    """Yield what `tail` follows beyond `after`, and go on where it was once the log is back.
+    """Yield what `tail` follows beyond `after`, and tell where to resume when that has to end.
 
     Raises
     ------
     Unavailable
-        ``log.unavailable`` after `retries_max` attempts in a row that failed; its value is the
+        ``log.unavailable`` after `RETRIES_MAX` attempts in a row that failed; its value is the
         cursor from which to resume
     """
-    failures = 0
-    while True:
-        started = time.monotonic()
-        try:
-            async with aclosing(tail.follow(after, wanted=wanted, payloads=payloads)) as events:
-                async for event in events:
-                    yield event
-                    after = event.position
-                    failures = 0
-        except CONNECTION_LOST as error:
-            if time.monotonic() - started > QUIET_S:
-                failures = 0
-            failures += 1
-            if failures > retries_max:
-                cursor = encode_cursor(CURSOR_KIND, tail.ledger.name, after)
-                raise Unavailable(
-                    "log.unavailable",
-                    f"ledger {tail.ledger.name!r} cannot be read",
-                    hint="subscribe again after the cursor in `value`; nothing is lost",
-                    value=cursor,
-                ) from error
-            await asyncio.sleep(min(RETRY_DELAY_S * 2.0 ** (failures - 1), RETRY_DELAY_S_MAX))
+    following = tail.follow(after, wanted=wanted, payloads=payloads, retries_max=RETRIES_MAX)
+    try:
+        async with aclosing(following) as events:
+            async for event in events:
+                yield event
+                after = event.position
+    except CONNECTION_LOST as error:
+        raise Unavailable(
+            "log.unavailable",
+            f"ledger {tail.ledger.name!r} cannot be read",
+            hint="subscribe again after the cursor in `value`; nothing is lost",
+            value=encode_cursor(CURSOR_KIND, tail.ledger.name, after),
+        ) from error

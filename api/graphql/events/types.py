@@ -11,7 +11,8 @@ import strawberry
 
 from api.graphql.relay import Node, encode_cursor, encode_id
 from api.graphql.scalars import Cursor, Json, Position
-from domain.frames import time_from_ns, unpack_statistics
+from domain.frame_statistics import channel_names
+from domain.frames import time_from_ns
 from eventlog.envelope import RecordedEvent
 
 EVENT: Final = "Event"
@@ -51,7 +52,7 @@ class Frame:
         assert event.window is not None, "a frame has a window"
         assert event.sequence is not None, "a frame is numbered by its agent"
         window = event.window
-        names, _ = unpack_statistics(window.statistics)
+        names = channel_names(window.statistics) if window.statistics else ()
         return cls(
             agent=event.actor.removeprefix("agent:"),
             sequence=Position(event.sequence),

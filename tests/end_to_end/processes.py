@@ -29,10 +29,17 @@ def free_port() -> int:
 
 
 class Process:
-    """A `heddle` process, killed at the latest when its test ends."""
+    """A `heddle` process, or another module's, killed at the latest when its test ends."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], log: Path) -> None:
-        self._arguments = [sys.executable, "-m", "api.cli", *arguments]
+    def __init__(
+        self,
+        arguments: list[str],
+        environment: dict[str, str],
+        log: Path,
+        *,
+        module: str = "api.cli",
+    ) -> None:
+        self._arguments = [sys.executable, "-m", module, *arguments]
         self._environment = os.environ | environment
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None

@@ -129,6 +129,8 @@ class Acquisition:
     ) -> None:
         lost = isinstance(error, _COMPLAINTS) and _has_ended(self._connection)
         await self._pool.release(self._connection)
+        if error is not None and _was_cancelled(error):
+            raise asyncio.CancelledError from error
         if error is not None and lost:
             raise ConnectionLost(_reason(error)) from error
 
@@ -141,10 +143,27 @@ def telling_loss(connection: Connection) -> Iterator[None]:
     """
     try:
         yield
-    except _COMPLAINTS as error:
-        if _has_ended(connection):
+    except (*_COMPLAINTS, *CONNECTION_LOST) as error:
+        if _was_cancelled(error):
+            raise asyncio.CancelledError from error
+        if isinstance(error, _COMPLAINTS) and _has_ended(connection):
             raise ConnectionLost(_reason(error)) from error
         raise
+
+
+def _was_cancelled(error: BaseException) -> bool:
+    """Say whether `error` stands in the place of a cancellation of this task.
+
+    The exit of a transaction whose connection has ended raises its own complaint, whatever else is
+    under way; who then tries again would never end.
+    """
+    task = asyncio.current_task()
+    if task is None or task.cancelling() == 0 or isinstance(error, asyncio.CancelledError):
+        return False
+    told: BaseException | None = error
+    while told is not None and not isinstance(told, asyncio.CancelledError):
+        told = told.__context__
+    return told is not None
 
 
 def _has_ended(connection: Connection) -> bool:

@@ -383,3 +383,36 @@ async def test_a_tail_whose_connection_was_cut_is_told_of_what_follows(
         )
     await tail.close()
     await ledger.close()
+
+
+async def test_a_cancelled_transaction_ends_though_its_connection_ended_before(
+    lone_pool: Pool, database_url: str
+) -> None:
+    inside = asyncio.Event()
+
+    async def patient() -> None:
+        while True:
+            with suppress(*CONNECTION_LOST):
+                async with lone_pool.acquire() as connection, connection.transaction():
+                    inside.set()
+                    await asyncio.sleep(PATIENCE_S)
+
+    task = asyncio.create_task(patient())
+    backend = await backend_of_held(inside, database_url)
+    await cut(database_url, backend)
+    task.cancel()
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.shield(task)
+
+
+async def backend_of_held(inside: asyncio.Event, database_url: str) -> int:
+    """Return the backend of the one connection that holds a transaction open."""
+    async with asyncio.timeout(PATIENCE_S):
+        await inside.wait()
+    async with connected(database_url) as other:
+        backend: int = await other.fetchval(
+            "select pid from pg_stat_activity where datname = current_database() "
+            "and state = 'idle in transaction'"
+        )
+    return backend

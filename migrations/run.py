@@ -8,9 +8,9 @@ from alembic import command
 from alembic.config import Config
 
 
-def upgrade(database_url: str) -> None:
-    """Bring the database at `database_url` to the newest schema. Blocks; run it in a thread."""
+def upgrade(database_url: str, revision: str = "head") -> None:
+    """Bring the database at `database_url` to a schema, the newest. Blocks; run it in a thread."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["database_url"] = database_url
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

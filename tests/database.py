@@ -63,4 +63,5 @@ def new_database(server_url: str, name: str, *, template: str = "template0") -> 
     try:
         yield with_database(server_url, name)
     finally:
-        execute(server_url, f"drop database {name} with (force)")
+        # As superuser: an autovacuum worker in the database can be ended by nobody else.
+        execute(as_superuser(server_url), f"drop database {name} with (force)")

@@ -21,7 +21,7 @@ from eventlog.merkle import Frontier, leaf_hash
 
 BATCH_EVENTS_MAX: Final = 4_000
 BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
-CALLERS_AT_ONCE: Final = 8
+CALLERS_AT_ONCE: Final = 32
 """Callers told of their outcome before the event loop looks for other work."""
 
 
@@ -158,18 +158,17 @@ class Batch:
         return refused
 
     async def settle(self) -> None:
-        """Hand every caller his outcome, a few at a time: the batch is committed."""
-        settled = 0
+        """Hand every caller his outcome, once, a few at a time: the batch is committed."""
+        told = list(zip(self.requests, self.outcomes, strict=True))
+        self.requests, self.outcomes = [], []
         try:
-            for request, outcome in zip(self.requests, self.outcomes, strict=True):
-                request.settle(outcome)
-                settled += 1
-                if settled % CALLERS_AT_ONCE == 0:
+            for start in range(0, len(told), CALLERS_AT_ONCE):
+                if start:
                     await asyncio.sleep(0)
+                for request, outcome in told[start : start + CALLERS_AT_ONCE]:
+                    request.settle(outcome)
         finally:
-            for request, outcome in zip(
-                self.requests[settled:], self.outcomes[settled:], strict=True
-            ):
+            for request, outcome in told:
                 request.settle(outcome)
 
     def _earlier(self, request: Append) -> Sequence[Placed] | None:

@@ -250,6 +250,9 @@ class Writer:
             # is no conflict, whatever version it expects.
             self._put_back(refused)
             self._careful_batches = max(1, self._careful_batches)
+        elif len(batch.rows) < SPLIT_EVENTS_MIN:
+            # Callers are told before the next batch begins, so that they may be part of it.
+            await batch.settle()
         elif self._batch is not None and 2 * len(self._batch.rows) >= len(batch.rows):
             # The database must not wait until all callers of this batch have had their turn.
             self._commit_next()

@@ -10,8 +10,6 @@ import asyncio
 import csv
 import io
 import os
-import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Sequence
@@ -25,19 +23,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.report import Figure, Report
+from benchmarks.scratch import scratch_server
 from domain.asset import telemetry_stream
 from domain.frames import ChannelHeader, Column, Frame, FrameHeader, build_frame, time_from_ns
 from eventlog.archive import ArchiveReport, archive
 from eventlog.archive_segments import ArchivedLedger
 from eventlog.archive_store import ArchiveStore
 from eventlog.database import Pool, create_pool
-from eventlog.embedded import EmbeddedPostgres
 from eventlog.envelope import new_frame
 from eventlog.ledger import Ledger
 from eventlog.payloads import BLOCKS
 from eventlog.reading import read_page
 from eventlog.verification import verify_ledger
-from migrations.run import upgrade
 
 READINGS_A_WINDOW: Final = 125
 DAY_NS: Final = 86_400_000_000_000
@@ -55,14 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """Measure and return the figures."""
-    folder = Path(tempfile.mkdtemp(prefix="heddle-bench-"))
-    folder.chmod(0o711)
-    try:
-        with EmbeddedPostgres.start(folder / "data") as server:
-            upgrade(server.url)
-            return asyncio.run(_measure(arguments.days, server.url, folder))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch_server() as server:
+        return asyncio.run(_measure(arguments.days, server.url, server.folder))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,6 @@ import argparse
 import asyncio
 import csv
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import uvloop
 
+from benchmarks.frame_copy import copy_frames
 from benchmarks.report import Figure, Report
+from benchmarks.scratch import run_as_served, scratch_server
 from domain.asset import telemetry_stream
 from domain.frame_decoding import decode_many
 from domain.frame_encoding import encode_many
@@ -37,10 +36,8 @@ from domain.frames import (
 from domain.identifiers import uuid7
 from domain.units import UNITS
 from eventlog.database import Pool, create_pool
-from eventlog.embedded import EmbeddedPostgres
 from eventlog.envelope import NewEvent, frame_windows, new_frame
 from eventlog.ledger import Appended, Ledger
-from migrations.run import upgrade
 
 ROWS_A_FRAME = 125
 FRAMES_A_TRANSACTION = 20
@@ -83,17 +80,8 @@ def run(arguments: argparse.Namespace) -> Report:
     ):
         _measure_codec(report, name, recording)
         # A log of its own: rows of another recording would fill the gaps that this one leaves.
-        folder = Path(tempfile.mkdtemp(prefix="heddle-bench-"))
-        folder.chmod(0o711)
-        try:
-            with EmbeddedPostgres.start(folder) as server:
-                upgrade(server.url)
-                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                    runner.run(
-                        _measure_log(report, name, recording, goal_bytes, arguments, server.url)
-                    )
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with scratch_server() as server:
+            run_as_served(_measure_log(report, name, recording, goal_bytes, arguments, server.url))
     report.notes = [
         f"frames of {ROWS_A_FRAME} readings of 8 channels, {arguments.assets} assets, fsync on; "
         "from arrays: building, checking, encoding, hashing and statistics are part of it",
@@ -319,33 +307,10 @@ async def _log_bytes(pool: Pool) -> int:
 
 
 async def _bare_copy(pool: Pool, recording: Recording, frames_a_copy: int) -> float:
-    """Return readings/s of COPY of ready-made event rows into a table with a key."""
     windows = _Windows(recording, 200)
     frames = [windows.frame(n % 200) for n in range(4_000)]
-    records = []
-    for position, event in enumerate(_events(frames), 1):
-        window = event.window
-        assert window is not None, "a frame has a window"
-        records.append(
-            (
-                *(position, event.stream, position, event.event_id, event.occurred_at),
-                *(event.payload_sha256, event.payload_sha256, window.start_ns, window.end_ns),
-                *(window.statistics, event.payload),
-            )
-        )
     async with pool.acquire() as connection:
-        await connection.execute(
-            "create table bare (position bigint primary key, stream text, version bigint, "
-            "event_id uuid, occurred_at timestamptz, payload_sha256 bytea, leaf_hash bytea, "
-            "window_start_ns bigint, window_end_ns bigint, statistics bytea, payload bytea)"
-        )
-        await connection.execute("alter table bare alter column payload set storage external")
-        started = time.perf_counter()
-        for at in range(0, len(records), frames_a_copy):
-            await connection.copy_records_to_table("bare", records=records[at : at + frames_a_copy])
-        elapsed_s = time.perf_counter() - started
-        await connection.execute("drop table bare")
-    return sum(frame.reading_count for frame in frames) / elapsed_s
+        return await copy_frames(connection, _events(frames), frames_a_copy)
 
 
 async def _wide_copy(pool: Pool, recording: Recording) -> float:

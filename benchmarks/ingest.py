@@ -12,12 +12,10 @@ import asyncio
 import csv
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -31,7 +29,9 @@ import httpx
 import numpy as np
 
 from benchmarks.frame_client import Sent, send_all
+from benchmarks.frame_copy import copy_frames
 from benchmarks.report import Figure, Report
+from benchmarks.scratch import scratch_server
 from domain.asset import CommissionAsset, RegisterAsset, telemetry_stream
 from domain.asset_types import asset_type
 from domain.frame_batches import BATCH_MEDIA_TYPE, BatchItem, encode_batch
@@ -40,11 +40,9 @@ from domain.frame_encoding import encode
 from domain.frames import Frame, build_frame, time_from_ns
 from domain.identifiers import uuid7
 from eventlog.commands import handle
-from eventlog.database import create_pool
-from eventlog.embedded import EmbeddedPostgres
+from eventlog.database import connected, create_pool
 from eventlog.envelope import NewEvent, new_frame
 from eventlog.ledger import Ledger
-from migrations.run import upgrade
 
 TYPE = asset_type("skab-pump-loop")
 COLUMNS = (
@@ -77,14 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """Measure and return the figures."""
-    folder = Path(tempfile.mkdtemp(prefix="heddle-bench-"))
-    folder.chmod(0o711)
-    try:
-        with EmbeddedPostgres.start(folder) as server:
-            upgrade(server.url)
-            return _measure(arguments, folder, server.url)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch_server() as server:
+        return _measure(arguments, server.folder, server.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,41 +329,8 @@ async def _log_bytes(database_url: str) -> float:
 
 
 async def _bare_copy(database_url: str, frames: Sequence[Frame], frames_a_copy: int) -> float:
-    """Return readings/s of COPY of the frames' rows into a bare table, ready-made."""
-    records = []
-    for position, frame in enumerate(frames, 1):
-        event = _event(frame)
-        window = event.window
-        assert window is not None, "a frame has a window"
-        records.append(
-            (
-                position,
-                event.stream,
-                frame.sequence,
-                event.event_id,
-                event.occurred_at,
-                event.payload_sha256,
-                event.payload_sha256,
-                window.start_ns,
-                window.end_ns,
-                window.statistics,
-                event.payload,
-            )
-        )
-    connection = await asyncpg.connect(database_url)
-    await connection.execute(
-        "create table bare (position bigint primary key, stream text, version bigint, "
-        "event_id uuid, occurred_at timestamptz, payload_sha256 bytea, leaf_hash bytea, "
-        "window_start_ns bigint, window_end_ns bigint, statistics bytea, payload bytea)"
-    )
-    await connection.execute("alter table bare alter column payload set storage external")
-    started = time.perf_counter()
-    for at in range(0, len(records), frames_a_copy):
-        await connection.copy_records_to_table("bare", records=records[at : at + frames_a_copy])
-    elapsed_s = time.perf_counter() - started
-    await connection.execute("drop table bare")
-    await connection.close()
-    return len(frames) * READINGS_A_FRAME / elapsed_s
+    async with connected(database_url) as connection:
+        return await copy_frames(connection, [_event(frame) for frame in frames], frames_a_copy)
 
 
 def _event(frame: Frame) -> NewEvent:

@@ -11,25 +11,20 @@ import asyncio
 import gc
 import hashlib
 import os
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import asyncpg
-import uvloop
 
 from benchmarks.report import Figure, Report
+from benchmarks.scratch import run_as_served, scratch_server
 from domain.identifiers import uuid7
 from eventlog.database import Pool, create_pool
-from eventlog.embedded import EmbeddedPostgres
 from eventlog.embedded_cluster import BOOTSTRAP_ROLE
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Ledger
 from eventlog.merkle import Frontier
-from migrations.run import upgrade
 
 PAYLOAD = b'{"asset_id":"pump-1","note":"' + b"x" * 180 + b'","reason":"a reason","value":12.5}'
 PAYLOAD_SHA256 = hashlib.sha256(PAYLOAD).digest()
@@ -53,15 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """Measure and return the figures."""
-    folder = Path(tempfile.mkdtemp(prefix="heddle-bench-"))
-    folder.chmod(0o711)
-    try:
-        with EmbeddedPostgres.start(folder) as server:
-            upgrade(server.url)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_measure(arguments, server.url))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch_server() as server:
+        return run_as_served(_measure(arguments, server.url))
 
 
 @dataclass(frozen=True, slots=True)

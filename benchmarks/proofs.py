@@ -10,20 +10,17 @@ import argparse
 import asyncio
 import hashlib
 import random
-import shutil
 import statistics
-import tempfile
 import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from benchmarks.report import Figure, Report
+from benchmarks.scratch import scratch_server
 from domain.asset import SetpointReported
 from eventlog.database import Pool, create_pool
-from eventlog.embedded import EmbeddedPostgres
 from eventlog.envelope import NewEvent, new_fact
 from eventlog.ledger import Ledger
 from eventlog.merkle import (
@@ -38,7 +35,6 @@ from eventlog.merkle import (
 )
 from eventlog.tiles import LedgerTiles
 from eventlog.verification import verify_ledger
-from migrations.run import upgrade
 
 OCCURRED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 EVENTS_AN_APPEND: Final = 1_000
@@ -57,14 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """Measure and return the figures."""
-    folder = Path(tempfile.mkdtemp(prefix="heddle-bench-"))
-    folder.chmod(0o711)
-    try:
-        with EmbeddedPostgres.start(folder) as server:
-            upgrade(server.url)
-            return asyncio.run(_measure(arguments, server.url))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch_server() as server:
+        return asyncio.run(_measure(arguments, server.url))
 
 
 async def _measure(arguments: argparse.Namespace, database_url: str) -> Report:

@@ -6,21 +6,16 @@ import argparse
 import asyncio
 import gc
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-
-import uvloop
 
 from benchmarks.report import Figure, Report
+from benchmarks.scratch import run_as_served, scratch_server
 from domain.asset import SetpointReported
 from domain.identifiers import uuid7
 from eventlog.database import create_pool
-from eventlog.embedded import EmbeddedPostgres
 from eventlog.envelope import RECORDED_COLUMNS, NewEvent, new_fact
 from eventlog.ledger import Ledger
 from eventlog.reading import (
@@ -33,7 +28,6 @@ from eventlog.reading import (
     read_whole_stream,
 )
 from eventlog.tail import Tail
-from migrations.run import upgrade
 
 PAGE_EVENTS = 500
 STREAMS = 128
@@ -52,15 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """Measure and return the figures."""
-    folder = Path(tempfile.mkdtemp(prefix="heddle-bench-"))
-    folder.chmod(0o711)
-    try:
-        with EmbeddedPostgres.start(folder) as server:
-            upgrade(server.url)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_measure(server.url, arguments.events))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch_server() as server:
+        return run_as_served(_measure(server.url, arguments.events))
 
 
 async def _measure(database_url: str, count: int) -> Report:

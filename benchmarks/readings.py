@@ -7,30 +7,23 @@ with 12,500 readings each, real skab values in frames of 125 readings a channel.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import itertools
-import shutil
 import statistics
-import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Final
-
-import uvloop
 
 from benchmarks.ingest import COLUMNS, LEDGER, READINGS_A_FRAME, ROWS_A_FRAME, START_NS, _frames
 from benchmarks.report import Figure, Report
+from benchmarks.scratch import run_as_served, scratch_server
 from domain.asset import telemetry_stream
 from domain.frames import time_from_ns
 from eventlog.database import Pool, create_pool
 from eventlog.decoded import READINGS_MAX as DECODED_READINGS_MAX
-from eventlog.embedded import EmbeddedPostgres
 from eventlog.envelope import new_frame
 from eventlog.ledger import Ledger
 from eventlog.reading import read_page
-from migrations.run import upgrade
 from projections.readings import ReadingColumns, read_last_values, read_raw
 from projections.rollup_columns import HOUR_S, MINUTE_S, RollupColumns, read_rollups
 from projections.rollups import RollupProjection
@@ -54,15 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """Measure and return the figures."""
-    folder = Path(tempfile.mkdtemp(prefix="heddle-bench-"))
-    folder.chmod(0o711)
-    try:
-        with EmbeddedPostgres.start(folder) as server:
-            upgrade(server.url)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_measure(arguments, server.url))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch_server() as server:
+        return run_as_served(_measure(arguments, server.url))
 
 
 async def _measure(arguments: argparse.Namespace, database_url: str) -> Report:

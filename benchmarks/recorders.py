@@ -7,15 +7,12 @@ machine with the server. The library's recorder needs `psycopg[binary,pool]` bes
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
@@ -23,8 +20,7 @@ from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate
 
 from benchmarks.report import Figure, Report
-from eventlog.embedded import EmbeddedPostgres
-from migrations.run import upgrade
+from benchmarks.scratch import scratch_server
 
 THREADS = 4
 BATCH_EVENTS = 100
@@ -61,14 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """Measure and return the figures."""
-    folder = Path(tempfile.mkdtemp(prefix="heddle-bench-"))
-    folder.chmod(0o711)
-    try:
-        with EmbeddedPostgres.start(folder) as server:
-            upgrade(server.url)
-            return _measure(server.url, arguments.saves, arguments.rounds)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with scratch_server() as server:
+        return _measure(server.url, arguments.saves, arguments.rounds)
 
 
 @dataclass(frozen=True, slots=True)

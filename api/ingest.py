@@ -44,7 +44,7 @@ from eventlog.commands import load_asset
 from eventlog.database import CONNECTION_LOST
 from eventlog.envelope import NewEvent, frame_windows, new_frame
 from eventlog.ledger import Appended, Ledger, Placed
-from eventlog.reading import stream_versions
+from eventlog.lookup import read_versions
 
 FRAMES_AT_ONCE: Final = 32
 UNPACKED_BYTES_AT_ONCE: Final = 4 * 1024 * 1024
@@ -334,9 +334,7 @@ class AssetDirectory:
         if not streams:
             return found
         try:
-            versions = await stream_versions(
-                self._ledger.pool, self._ledger.ledger_id, list(streams)
-            )
+            versions = await read_versions(self._ledger.pool, self._ledger.ledger_id, list(streams))
             for stream, version in versions.items():
                 found[streams[stream]] = await self._at(streams[stream], version)
         except CONNECTION_LOST as error:

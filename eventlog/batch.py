@@ -158,9 +158,8 @@ class Batch:
         return refused
 
     async def settle(self) -> None:
-        """Hand every caller his outcome, once, a few at a time: the batch is committed."""
+        """Hand every caller his outcome, a few at a time: the batch is committed."""
         told = list(zip(self.requests, self.outcomes, strict=True))
-        self.requests, self.outcomes = [], []
         try:
             for start in range(0, len(told), CALLERS_AT_ONCE):
                 if start:

@@ -20,7 +20,6 @@ import asyncpg
 
 from domain.errors import InvalidInput
 from domain.events import FRAME_RECORDED, UnknownEventType, check_type_known, format_time
-from eventlog.database import Pool
 from eventlog.envelope import RECORDED_COLUMNS, RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.payloads import fill
@@ -313,16 +312,6 @@ async def stream_version_at(ledger: Ledger, stream: str, position: int) -> int:
         "select stream_version_at($1, $2, $3)", ledger.ledger_id, stream, position
     )
     return version
-
-
-async def stream_versions(pool: Pool, ledger_id: int, streams: Sequence[str]) -> dict[str, int]:
-    """Return the version of each of `streams` that exists."""
-    rows = await pool.fetch(
-        "select stream, version from stream_head where ledger_id = $1 and stream = any($2)",
-        ledger_id,
-        list(streams),
-    )
-    return {row["stream"]: row["version"] for row in rows}
 
 
 # --- frames by time -----------------------------------------------------------------------

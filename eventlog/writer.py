@@ -253,6 +253,8 @@ class Writer:
         elif len(batch.rows) < SPLIT_EVENTS_MIN:
             # Callers are told before the next batch begins, so that they may be part of it.
             await batch.settle()
+            self._work.set()
+            return
         elif self._batch is not None and 2 * len(self._batch.rows) >= len(batch.rows):
             # The database must not wait until all callers of this batch have had their turn.
             self._commit_next()

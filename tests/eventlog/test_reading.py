@@ -19,6 +19,7 @@ from domain.errors import InvalidInput
 from domain.events import MalformedFact, UnknownEventType, event_type
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Ledger
+from eventlog.lookup import read_versions
 from eventlog.reading import (
     ALL_EVENTS,
     FILTER_VALUES_MAX,
@@ -37,7 +38,6 @@ from eventlog.reading import (
     read_stream,
     read_whole_stream,
     stream_version_at,
-    stream_versions,
 )
 from tests.eventlog.new_events import fact, frame_event, frame_of
 
@@ -560,7 +560,7 @@ async def test_a_whole_stream_is_read_page_by_page(ledger: Ledger) -> None:
 
 async def test_stream_versions_are_told_of_streams_that_exist(ledger: Ledger) -> None:
     await ledger.append([fact(1), fact(2), fact(3, "asset:loop-2")])
-    found = await stream_versions(
+    found = await read_versions(
         ledger.pool, ledger.ledger_id, ["asset:loop-1", "asset:loop-2", "asset:loop-3"]
     )
     assert found == {"asset:loop-1": 2, "asset:loop-2": 1}

@@ -15,7 +15,6 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,12 +33,11 @@ from eventlog.embedded_folders import (
     make_socket_folder,
     server_account,
 )
+from eventlog.embedded_locks import POLL_S, held_alone, open_lock_file
 
 START_WAIT_S_MAX = 300.0  # recovery after a crash replays up to max_wal_size
 STOP_WAIT_S_MAX = 60.0
-LOCK_WAIT_S_MAX = START_WAIT_S_MAX + STOP_WAIT_S_MAX
 ORPHAN_PATIENCE_S = 5.0
-POLL_S = 0.02
 START_ATTEMPTS_MAX = 3
 LOG_AGE_S_MAX = 6 * 86_400
 REASON_BYTES_MAX = 2_000
@@ -76,9 +74,9 @@ class EmbeddedPostgres:
         layout = Layout.of(data_dir)
         account = server_account()
         make_folders(layout, account)
-        with _held_alone(layout.lock):
+        with held_alone(layout.lock):
             server = _Server.prepare(layout, account)
-            users = _open_lock_file(layout.users)
+            users = open_lock_file(layout.users)
             try:
                 fcntl.flock(users, fcntl.LOCK_SH)
                 server.ensure_running()
@@ -99,7 +97,7 @@ class EmbeddedPostgres:
             return
         users, self._users = self._users, None
         try:
-            with _held_alone(self._server.layout.lock):
+            with held_alone(self._server.layout.lock):
                 _leave(self._server, users)
         except LockTimeout:
             os.close(users)
@@ -128,32 +126,6 @@ def _leave(server: _Server, users: int) -> None:
         server.shut_down()
     finally:
         os.close(users)
-
-
-def _open_lock_file(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-
-@contextlib.contextmanager
-def _held_alone(path: Path) -> Iterator[None]:
-    descriptor = _open_lock_file(path)
-    try:
-        deadline_s = time.monotonic() + LOCK_WAIT_S_MAX
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline_s:
-                    raise LockTimeout(
-                        f"Another process has held {path} for more than {LOCK_WAIT_S_MAX:.0f} s.",
-                        hint="Look for a Heddle process that hangs while it starts or stops.",
-                        path=path,
-                    ) from None
-            time.sleep(POLL_S)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 class _Readiness(enum.IntEnum):

@@ -31,6 +31,7 @@ from eventlog.embedded_folders import (
     first_failing,
     make_server_folder,
 )
+from eventlog.embedded_locks import held_alone
 
 POSTGRES_MAJOR = "18"
 ROLE = "heddle"
@@ -151,16 +152,17 @@ class Cluster:
                 )
             self._check_cluster_owner()
             return
-        for leftover in self.layout.home.glob("cluster.partial.*"):
-            # A killed process's initdb may still write to it: the next start removes the rest.
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial = self.layout.home / f"cluster.partial.{secrets.token_hex(8)}"
-        make_server_folder(partial, self.account)
-        self._initialise(partial)
-        partial.rename(self.layout.cluster)
-        _flush_folder(self.layout.home)
+        # The programs inherit the lock: those of a killed process have ended once it is ours.
+        with held_alone(self.layout.home / "making") as lock:
+            for leftover in self.layout.home.glob("cluster.partial.*"):
+                shutil.rmtree(leftover)
+            partial = self.layout.home / f"cluster.partial.{secrets.token_hex(8)}"
+            make_server_folder(partial, self.account)
+            self._initialise(partial, lock)
+            partial.rename(self.layout.cluster)
+            _flush_folder(self.layout.home)
 
-    def _initialise(self, cluster: Path) -> None:
+    def _initialise(self, cluster: Path, lock: int) -> None:
         made = self.run(
             "initdb",
             *("-D", cluster, "-U", BOOTSTRAP_ROLE, "--auth-local=peer", "--auth-host=reject"),
@@ -171,6 +173,7 @@ class Cluster:
                 "--builtin-locale=C.UTF-8",
             ),
             *("--data-checksums", "--no-instructions"),
+            inherited=(lock,),
         )
         if made.returncode == 0:
             # A server without a socket: the role and the database exist before anyone can connect.
@@ -183,7 +186,13 @@ class Cluster:
                 "-c",
                 "log_checkpoints=off",
             )
-            made = self.run("postgres", *single, "postgres", said_to_it=_CREATE_ROLE_AND_DATABASE)
+            made = self.run(
+                "postgres",
+                *single,
+                "postgres",
+                said_to_it=_CREATE_ROLE_AND_DATABASE,
+                inherited=(lock,),
+            )
         if made.returncode != 0:
             raise StartFailed(
                 f"No cluster could be made in {self.layout.home}: {made.stdout.strip()}",
@@ -232,18 +241,28 @@ class Cluster:
         partial.replace(path)
 
     def run(
-        self, program: str, *arguments: str | int | Path, said_to_it: str = ""
+        self,
+        program: str,
+        *arguments: str | int | Path,
+        said_to_it: str = "",
+        inherited: tuple[int, ...] = (),
     ) -> subprocess.CompletedProcess[str]:
         """Run one of PostgreSQL's programs; its `stdout` carries its complaints too."""
-        return self.execute(self.programs / program, *arguments, said_to_it=said_to_it)
+        return self.execute(
+            self.programs / program, *arguments, said_to_it=said_to_it, inherited=inherited
+        )
 
     def execute(
         self,
         *command: str | int | Path,
         said_to_it: str = "",
         stderr: IO[bytes] | int = subprocess.STDOUT,
+        inherited: tuple[int, ...] = (),
     ) -> subprocess.CompletedProcess[str]:
-        """Run `command` as the server's account, out of reach of this terminal and environment."""
+        """Run `command` as the server's account, out of reach of this terminal and environment.
+
+        Of this process's open files it gets the descriptors `inherited`, and no other.
+        """
         change = self.account.uid != os.geteuid()
         return subprocess.run(
             [str(word) for word in command],
@@ -258,6 +277,7 @@ class Cluster:
             user=self.account.uid if change else None,
             group=self.account.gid if change else None,
             extra_groups=[] if change else None,
+            pass_fds=inherited,
             check=False,
         )
 

@@ -2,6 +2,7 @@
 
     <data_dir>/postgres.lock     held alone while a process starts or stops the server
     <data_dir>/postgres.users    held together by every process that uses the server
+    <data_dir>/postgres/making   held alone while a cluster is made, by what makes it too
     <data_dir>/postgres/conf     settings, written before each start, but for `local.conf`
     <data_dir>/postgres/cluster  the databases
     <data_dir>/postgres/log      one file a weekday

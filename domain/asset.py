@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import assert_never
+from typing import Final, assert_never, get_args
 
 from domain.asset_model import Severity
 from domain.asset_types import asset_type
+from domain.deciders import Decider
 from domain.errors import CommandRejected, InvalidInput, NotFound
 from domain.events import event_type
 from domain.identifiers import check_identifier
@@ -433,3 +434,14 @@ def fold(events: Iterable[AssetEvent]) -> Asset:
     for event in events:
         asset = evolve(asset, event)
     return asset
+
+
+DECIDER: Final[Decider[AssetCommand, Asset, AssetEvent]] = Decider(
+    category="asset",
+    command_types=get_args(AssetCommand),
+    initial=Unregistered(),
+    decide=lambda command, asset, _others: decide(command, asset),
+    evolve=evolve,
+    subject=lambda command: asset_stream(command.asset_id),
+    stream_of=lambda event: asset_stream(event.asset_id),
+)

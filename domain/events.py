@@ -13,7 +13,7 @@ import types
 import typing
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
@@ -118,9 +118,8 @@ def encode_fact(event: Event) -> bytes:
         ``event.value_not_finite``, ``event.naive_time``, ``event.text_malformed``,
         ``event.too_large``
     """
-    document = {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
     encoded = json.dumps(
-        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        _plain(event), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
     if len(encoded) > FACT_BYTES_MAX:
         raise InvalidInput(
@@ -256,6 +255,8 @@ def _plain(value: Any) -> Any:
             return str(value)
         case tuple() | list():
             return [_plain(item) for item in value]
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
         case _:
             raise TypeError(f"{type(value).__name__} has no stored form")
 
@@ -305,4 +306,6 @@ def _conversion(hint: Any) -> Conversion | None:
         return datetime.fromisoformat
     if isinstance(hint, type) and issubclass(hint, (StrEnum, uuid.UUID)):
         return hint
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _BUILDERS.get(hint) or _builder(hint)
     return None

@@ -1,4 +1,4 @@
-"""Commands on assets: load, decide, append; once per idempotency key, again after a lost race."""
+"""Commands: load, decide, append; once per idempotency key, again after a lost race."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, cast
+from typing import Any, Final, cast
 
-from domain.asset import (
-    Asset,
-    AssetCommand,
-    AssetEvent,
-    Unregistered,
-    asset_stream,
-    decide,
-    evolve,
-)
-from domain.errors import Conflict
+from domain.asset import Asset, asset_stream
+from domain.catalogue import decider_of_command, decider_of_stream
+from domain.deciders import OTHERS_MAX, Decider
+from domain.errors import CommandRejected, Conflict
 from domain.identifiers import check_identifier
+from domain.records import effective
 from eventlog.envelope import new_fact
 from eventlog.ledger import NO_STREAM, Appended, IdempotencyKey, Ledger
 from eventlog.reading import read_whole_stream
@@ -31,29 +26,40 @@ class Handled:
     """What became of a command.
 
     `events` it caused (none when things already stood so, or when it was handled before),
-    the stream's `version` and the `position` afterwards; `duplicate` when the idempotency key
-    recalled an earlier outcome.
+    the `version` of its object's stream and the `position` afterwards; `duplicate` when the
+    idempotency key recalled an earlier outcome.
     """
 
-    events: tuple[AssetEvent, ...]
+    events: tuple[Any, ...]
     version: int
     position: int
     duplicate: bool = False
 
 
+async def load(ledger: Ledger, stream: str) -> tuple[Any, int]:
+    """Return the object of `stream` as its events make it, corrections included, and its version.
+
+    None for an object of a kind that nothing decides about.
+    """
+    decider = decider_of_stream(stream)
+    history = []
+    version = NO_STREAM
+    async for event in read_whole_stream(ledger, stream):
+        if decider is not None:
+            history.append((event.event_id, event.fact))
+        version = event.version
+    return None if decider is None else decider.fold(effective(history)), version
+
+
 async def load_asset(ledger: Ledger, asset_id: str) -> tuple[Asset, int]:
     """Return the asset as its events make it, and its stream's version."""
-    asset: Asset = Unregistered()
-    version = NO_STREAM
-    async for event in read_whole_stream(ledger, asset_stream(asset_id)):
-        asset = evolve(asset, cast("AssetEvent", event.fact))
-        version = event.version
-    return asset, version
+    asset, version = await load(ledger, asset_stream(asset_id))
+    return cast("Asset", asset), version
 
 
 async def handle(
     ledger: Ledger,
-    command: AssetCommand,
+    command: Any,
     *,
     actor: str,
     occurred_at: datetime,
@@ -65,28 +71,33 @@ async def handle(
     traceparent: str | None = None,
     dry_run: bool = False,
 ) -> Handled:
-    """Decide `command` on its asset as it stands and record what follows.
+    """Decide `command` on its object as it stands and record what follows.
+
+    What it looks at must not have changed when its events are recorded: their versions are
+    expected too.
 
     Parameters
     ----------
+    command : of one of the `domain.catalogue.DECIDERS`
     event_id : gives the id of the n-th event that the command causes
-    expected_version : refuse unless the asset's stream is at this version; without it a lost
+    expected_version : refuse unless the object's stream is at this version; without it a lost
         race is decided anew, at most `DECISIONS_MAX` times
     dry_run : decide and check, but record nothing
 
     Raises
     ------
     HeddleError
-        as `domain.asset.decide` and `Ledger.append`
+        as the decider's `decide` and `Ledger.append`
     """
-    check_identifier("asset", command.asset_id)
+    decider = decider_of_command(command)
+    stream = decider.subject(command)
+    check_identifier(decider.category.replace("-", "_"), stream.partition(":")[2])
     if idempotency is not None:
         earlier = await ledger.recall(idempotency)
         if earlier is not None:
             return _recalled(earlier)
-    stream = asset_stream(command.asset_id)
     for remaining in reversed(range(DECISIONS_MAX)):
-        asset, version = await load_asset(ledger, command.asset_id)
+        state, version = await load(ledger, stream)
         if expected_version is not None and version != expected_version:
             raise Conflict(
                 "stream.version_conflict",
@@ -95,14 +106,16 @@ async def handle(
                 value=expected_version,
                 limit=version,
             )
-        events = decide(command, asset)
+        others, versions = await _load_others(ledger, decider, command, state)
+        events = decider.decide(command, state, others)
         if dry_run or not events:
             return Handled(events, version, await ledger.head())
+        versions[stream] = version
         try:
             appended = await ledger.append(
                 [
                     new_fact(
-                        stream,
+                        decider.stream_of(event),
                         event,
                         event_id=event_id(n),
                         occurred_at=occurred_at,
@@ -113,7 +126,7 @@ async def handle(
                     )
                     for n, event in enumerate(events)
                 ],
-                expected={stream: version},
+                expected=versions,
                 idempotency=idempotency,
             )
         except Conflict as conflict:
@@ -123,8 +136,35 @@ async def handle(
             continue
         if appended.duplicate:
             return _recalled(appended)
-        return Handled(events, appended.placed[-1].version, appended.position)
+        own = [
+            placed.version
+            for event, placed in zip(events, appended.placed, strict=True)
+            if decider.stream_of(event) == stream
+        ]
+        return Handled(events, own[-1] if own else version, appended.position)
     raise AssertionError("the loop returns or raises")
+
+
+async def _load_others(
+    ledger: Ledger, decider: Decider[Any, Any, Any], command: Any, state: Any
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the states of the other objects that `command` looks at, and their versions."""
+    others: dict[str, Any] = {}
+    versions: dict[str, int] = {}
+    while True:
+        missing = [s for s in decider.looks_at(command, state, others) if s not in others]
+        if not missing:
+            return others, versions
+        if len(others) + len(missing) > OTHERS_MAX:
+            raise CommandRejected(
+                "command.looks_at_too_much",
+                f"{type(command).__name__} concerns more than {OTHERS_MAX} objects",
+                hint="split it into several commands",
+                value=len(others) + len(missing),
+                limit=OTHERS_MAX,
+            )
+        for stream in missing:
+            others[stream], versions[stream] = await load(ledger, stream)
 
 
 def _recalled(earlier: Appended) -> Handled:

@@ -21,7 +21,7 @@ import asyncpg
 import msgspec
 import orjson
 
-from domain import application_events, asset, ledger_events
+from domain.catalogue import EVENT_MODULES
 from domain.errors import HeddleError, InvalidInput, PayloadErased
 from domain.events import (
     FRAME_RECORDED,
@@ -39,7 +39,7 @@ from domain.frames import FRAME_BYTES_MAX, SEQUENCE_MAX, Frame
 from eventlog.decoded import DECODED
 from eventlog.merkle import HASH_BYTES
 
-EVENTS_DECLARED_IN: Final = (application_events, asset, ledger_events)
+EVENTS_DECLARED_IN: Final = EVENT_MODULES
 """Whoever reads the log has every stored type registered by importing these."""
 
 STREAM_LENGTH_MAX: Final = 128

@@ -1,0 +1,1 @@
+"""Documents by revision: designs, certificates, work instructions."""

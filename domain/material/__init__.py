@@ -1,0 +1,1 @@
+"""Lots, parts, and the process runs that make one of the other."""

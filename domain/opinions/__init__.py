@@ -1,0 +1,1 @@
+"""What models and people think will happen, and what was decided on it."""

@@ -1,0 +1,1 @@
+"""Instruments, inspections, and what they found wrong."""

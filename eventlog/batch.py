@@ -15,7 +15,13 @@ from typing import Final
 from domain.errors import Conflict, HeddleError
 from domain.events import format_time
 from eventlog.appends import NO_STREAM, Append, Appended, IdempotencyKey, Placed
-from eventlog.copy_format import copy_row, microseconds
+from eventlog.copy_format import (
+    Column,
+    copy_row,
+    key_columns,
+    microseconds,
+    other_columns,
+)
 from eventlog.envelope import NewEvent, leaf_entry
 from eventlog.merkle import Frontier, leaf_hash
 
@@ -73,7 +79,7 @@ class Batch:
     Attributes
     ----------
     requests, outcomes : the appends taken in and what became of each, in the same order
-    events, versions, leaves, rows : of each event to be stored; a row is in COPY's format
+    events, versions, leaves : of each event to be stored
     new_keys : (key, content hash, first and last position) of appends that named a key
     """
 
@@ -94,12 +100,12 @@ class Batch:
         self.events: list[NewEvent] = []
         self.versions: list[int] = []
         self.leaves: list[bytes] = []
-        self.rows: list[bytes] = []
         self.new_keys: list[tuple[str, bytes, int, int]] = []
         self._ledger = ledger
         self._ledger_id = ledger_id
         self._frontier = Frontier(head.position, head.frontier)
-        self._recorded_us = microseconds(recorded_at)
+        self._rows: list[bytes] = []
+        self._columns: tuple[Column, ...] = ()
         self._recorded_at_text = format_time(recorded_at)
         self._payload_bytes = 0
         self._previous = NOTHING if previous is None else previous.known
@@ -111,7 +117,7 @@ class Batch:
     @property
     def is_full(self) -> bool:
         """Whether another append should wait for the next batch."""
-        return len(self.rows) >= BATCH_EVENTS_MAX or self._payload_bytes >= BATCH_BYTES_MAX
+        return len(self.events) >= BATCH_EVENTS_MAX or self._payload_bytes >= BATCH_BYTES_MAX
 
     def add(self, request: Append) -> None:
         """Take `request` in and note its outcome, which holds once the batch is committed."""
@@ -127,6 +133,7 @@ class Batch:
             self.outcomes.append(conflict)
             return
         placed = self._place(request.events)
+        self._columns = ()
         self._payload_bytes += request.payload_bytes
         if request.idempotency is not None:
             key, content = request.idempotency.key, request.idempotency.content_sha256
@@ -136,10 +143,35 @@ class Batch:
 
     def sealed(self) -> Head:
         """Return where the ledger ends after this batch."""
-        if not self.rows:
+        if not self.events:
             return self.head
         frontier = self._frontier
         return Head(frontier.size, self.recorded_at, frontier.packed(), frontier.root())
+
+    def rows(self) -> Sequence[bytes]:
+        """Return all events as rows of COPY; those encoded before are not encoded again."""
+        recorded_us = microseconds(self.recorded_at)
+        for index in range(len(self._rows), len(self.events)):
+            self._rows.append(
+                copy_row(
+                    self._ledger_id,
+                    self.events[index],
+                    self.head.position + 1 + index,
+                    self.versions[index],
+                    recorded_us,
+                    self.leaves[index],
+                )
+            )
+        return self._rows
+
+    def columns(self) -> tuple[Column, ...]:
+        """Return all events as the columns of ``append_events``; made once where none is added."""
+        if not self._columns:
+            self._columns = (
+                *key_columns(self.events, self.versions),
+                *other_columns(self.events, self.leaves),
+            )
+        return self._columns
 
     def take_refused(self) -> list[Append]:
         """Return the appends that were refused and leave the others to `settle`."""
@@ -253,9 +285,6 @@ class Batch:
             versions[stream] = version = versions.get(stream, NO_STREAM) + 1
             leaf = leaf_hash(leaf_entry(ledger, position, version, self._recorded_at_text, event))
             frontier.add(leaf)
-            self.rows.append(
-                copy_row(self._ledger_id, event, position, version, self._recorded_us, leaf)
-            )
             self.events.append(event)
             self.versions.append(version)
             self.leaves.append(leaf)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -196,12 +196,13 @@ class Pool:
         """Return a context that lends a connection."""
         return Acquisition(self._connections, timeout_s)
 
-    async def connect_apart(self) -> DriverConnection:
+    async def connect_apart(self, settings: Mapping[str, str] | None = None) -> DriverConnection:
         """Return a connection beyond the pool's bound, for one who keeps it and closes it.
 
-        So nobody who holds one waits for those who wait for him. `telling_loss` is yours.
+        So nobody who holds one waits for those who wait for him. `telling_loss` is yours, and so
+        are the session's `settings`.
         """
-        return await _connect(self._database_url)
+        return await _connect(self._database_url, settings=settings)
 
     async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
         """Run a statement, or a script without arguments; return its status."""
@@ -273,13 +274,15 @@ async def create_pool(database_url: str, *, connections_max: int = 16) -> Pool:
     )
 
 
-async def _connect(database_url: str, application_name: str = "heddle") -> DriverConnection:
+async def _connect(
+    database_url: str, application_name: str = "heddle", settings: Mapping[str, str] | None = None
+) -> DriverConnection:
     return await asyncpg.connect(
         database_url,
         timeout=CONNECT_TIMEOUT_S,
         command_timeout=COMMAND_TIMEOUT_S,
         connection_class=_Connection,
-        server_settings=_SESSION | {"application_name": application_name},
+        server_settings={**_SESSION, "application_name": application_name, **(settings or {})},
     )
 
 

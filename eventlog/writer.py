@@ -22,7 +22,7 @@ import asyncpg
 from domain.errors import InvalidInput, Unavailable
 from eventlog.appends import NO_STREAM, Append
 from eventlog.batch import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Head, Known
-from eventlog.copy_format import EVENT_COLUMNS, copy_stream, key_arrays, other_arrays
+from eventlog.copy_format import EVENT_COLUMNS, copy_stream, key_columns
 from eventlog.database import (
     CONNECTION_LOST,
     Connection,
@@ -50,6 +50,15 @@ RETRIES_MAX: Final = 6
 RETRY_DELAY_S: Final = 0.1
 PARTITION_MARGIN: Final = 500_000
 STREAMS_KNOWN_MAX: Final = 200_000
+SESSION: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+"""Of the writer's connection. A plan is made once (anew for each batch it costs 0.1 ms), and goes
+by indexes: one that was made while a table was small would read all of it for ever."""
+
 CAREFUL_BATCHES: Final = 16
 """After a lost race so many batches are built under the lock: the other writer is still busy."""
 
@@ -185,19 +194,21 @@ class Writer:
             )
         events_max = BATCH_EVENTS_MAX
         if leave_half:
-            events = len(batch.rows) + sum([len(request.events) for request in waiting])
+            events = len(batch.events) + sum([len(request.events) for request in waiting])
             if events >= SPLIT_EVENTS_MIN:
                 events_max = events // 2
-        yielded = len(batch.rows)
-        while left and len(batch.rows) < events_max and not batch.is_full:
+        yielded = len(batch.events)
+        while left and len(batch.events) < events_max and not batch.is_full:
             batch.add(waiting[0])
             self._waiting_bytes -= waiting.popleft().payload_bytes
             left -= 1
-            if len(batch.rows) - yielded >= EVENTS_AT_ONCE:
-                yielded = len(batch.rows)
+            if len(batch.events) - yielded >= EVENTS_AT_ONCE:
+                yielded = len(batch.events)
                 await asyncio.sleep(0)
                 if self._batch is not batch:
                     break  # the commit before it has ended, and this one begun
+        if self._under_way is not None:
+            _encode(batch)  # while the database is busy with the one before
         self._room.set()
         if waiting:
             self._work.set()
@@ -250,12 +261,12 @@ class Writer:
             # is no conflict, whatever version it expects.
             self._put_back(refused)
             self._careful_batches = max(1, self._careful_batches)
-        elif len(batch.rows) < SPLIT_EVENTS_MIN:
+        elif len(batch.events) < SPLIT_EVENTS_MIN:
             # Callers are told before the next batch begins, so that they may be part of it.
             await batch.settle()
             self._work.set()
             return
-        elif self._batch is not None and 2 * len(self._batch.rows) >= len(batch.rows):
+        elif self._batch is not None and 2 * len(self._batch.events) >= len(batch.events):
             # The database must not wait until all callers of this batch have had their turn.
             self._commit_next()
         self._work.set()
@@ -264,7 +275,7 @@ class Writer:
     async def _is_stored(self, batch: Batch, after: Head) -> bool:
         """Store `batch`; return False when its appends have to be judged under the lock."""
         try:
-            return not batch.rows or await self._store_fenced(batch, after)
+            return not batch.events or await self._store_fenced(batch, after)
         except (asyncpg.PostgresError, *CONNECTION_LOST) as error:
             # A key that is recorded already, or a fault: under the lock each append gets its
             # due. If it was committed after all, its events will recognise themselves.
@@ -361,7 +372,7 @@ class Writer:
             batch = Batch(self._ledger, self._ledger_id, head, recorded_at, known)
             for request in requests:
                 batch.add(request)
-            if batch.rows:
+            if batch.events:
                 reached = await self._store(connection, batch, batch.sealed())
                 assert reached is not None, "the head is locked"
                 partitioned_to = reached
@@ -378,7 +389,7 @@ class Writer:
         """
         connection = self._connection
         if connection is None:
-            connection = self._connection = await self.pool.connect_apart()
+            connection = self._connection = await self.pool.connect_apart(SESSION)
         try:
             with telling_loss(connection):
                 yield connection
@@ -390,13 +401,11 @@ class Writer:
     async def _store_fenced(self, batch: Batch, after: Head) -> bool:
         """Store `batch` if the ledger still ends where it begins; return whether it did."""
         async with self._connected() as connection:
-            if len(batch.rows) <= SINGLE_STATEMENT_EVENTS_MAX and not (
+            if len(batch.events) <= SINGLE_STATEMENT_EVENTS_MAX and not (
                 batch.new_keys or self._lacks_partition(after)
             ):
                 stored: bool = await connection.fetchval(
-                    _APPEND_EVENTS,
-                    *self._key_arguments(batch, after),
-                    *other_arrays(batch.events, batch.leaves),
+                    _APPEND_EVENTS, *self._heads(batch, after), *batch.columns()
                 )
                 return stored
             await connection.execute("begin")
@@ -414,7 +423,8 @@ class Writer:
 
         None: the ledger does not end any more where the batch begins, and nothing is written.
         """
-        if not await connection.fetchval(_APPEND_KEYS, *self._key_arguments(batch, after)):
+        keys = key_columns(batch.events, batch.versions)
+        if not await connection.fetchval(_APPEND_KEYS, *self._heads(batch, after), *keys):
             return None
         partitioned_to = self._partitioned_to
         if self._lacks_partition(after):
@@ -430,13 +440,14 @@ class Writer:
             )
         await connection.copy_to_table(
             "event",
-            source=copy_stream(batch.rows),
+            source=copy_stream(batch.rows()),
             columns=EVENT_COLUMNS,
             format="binary",
         )
         return partitioned_to
 
-    def _key_arguments(self, batch: Batch, after: Head) -> tuple[Any, ...]:
+    def _heads(self, batch: Batch, after: Head) -> tuple[Any, ...]:
+        """Return where the ledger has to end and where it will, as both functions take it."""
         return (
             self._ledger_id,
             self._ledger,
@@ -445,7 +456,6 @@ class Writer:
             after.recorded_at,
             after.frontier,
             after.root,
-            *key_arrays(batch.events, batch.versions),
         )
 
     def _lacks_partition(self, after: Head) -> bool:
@@ -453,6 +463,14 @@ class Writer:
 
     def _stopped(self) -> Unavailable:
         return Unavailable("ledger.unavailable", f"ledger {self._ledger!r} has stopped")
+
+
+def _encode(batch: Batch) -> None:
+    """Encode `batch` for the way in which it will probably be stored."""
+    if len(batch.events) > SINGLE_STATEMENT_EVENTS_MAX:
+        batch.rows()
+    elif batch.events:
+        batch.columns()
 
 
 def _is_meant() -> bool:
@@ -465,5 +483,5 @@ def _is_meant() -> bool:
     return task is None or task.cancelling() > 0
 
 
-_APPEND_KEYS: Final = f"select append_keys({', '.join(f'${n}' for n in range(1, 13))})"
-_APPEND_EVENTS: Final = f"select append_events({', '.join(f'${n}' for n in range(1, 27))})"
+_APPEND_KEYS: Final = f"select append_keys({', '.join(f'${n}' for n in range(1, 16))})"
+_APPEND_EVENTS: Final = f"select append_events({', '.join(f'${n}' for n in range(1, 30))})"

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import random
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
@@ -20,7 +21,7 @@ from eventlog.envelope import NewEvent
 from eventlog.ledger import Appended, IdempotencyKey, Ledger
 from eventlog.merkle import EMPTY_ROOT
 from eventlog.reading import read_page
-from eventlog.writer import Writer
+from eventlog.writer import SINGLE_STATEMENT_EVENTS_MAX, Writer
 from tests.eventlog.log_soundness import assert_log_is_sound
 from tests.eventlog.new_events import OCCURRED_AT, fact, frame_event, frame_of, opened
 
@@ -310,10 +311,10 @@ async def test_the_next_batch_is_built_while_one_commits(
     store, sizes = Writer._store_fenced, []
 
     async def watched(self: Writer, batch: Batch, after: Head) -> bool:
-        sizes.append(len(batch.rows))
+        sizes.append(len(batch.events))
         done = await store(self, batch, after)
         built = self._batch
-        overlapped.append(0 if built is None else len(built.rows))
+        overlapped.append(0 if built is None else len(built.events))
         return done
 
     overlapped: list[int] = []
@@ -333,6 +334,22 @@ async def test_the_next_batch_is_built_while_one_commits(
 # --- as the database takes it -------------------------------------------------------------
 
 
+@pytest.mark.parametrize("others", [0, SINGLE_STATEMENT_EVENTS_MAX])
+async def test_every_time_is_stored_to_the_microsecond(ledger: Ledger, others: int) -> None:
+    moments = [
+        datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        datetime(1999, 12, 31, 22, 59, 59, 123_457, tzinfo=UTC),
+        datetime(2000, 1, 1, tzinfo=UTC),
+        datetime(2100, 2, 28, 12, 30, 0, 3, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+    ]
+    events = [fact(n, occurred_at=moment) for n, moment in enumerate(moments)]
+    await ledger.append([*events, *(fact(f"other-{n}") for n in range(others))])
+    stored = await read_page(ledger, 0, limit=len(moments))
+    assert [event.occurred_at for event in stored] == moments
+
+
 async def test_rows_in_copy_format_hold_what_the_event_says(database_url: str) -> None:
     events = [
         fact("plain"),
@@ -346,7 +363,7 @@ async def test_rows_in_copy_format_hold_what_the_event_says(database_url: str) -
     async with connections.acquire() as connection:
         await connection.copy_to_table(
             "event",
-            source=copy_stream(batch.rows),
+            source=copy_stream(batch.rows()),
             columns=EVENT_COLUMNS,
             format="binary",
         )

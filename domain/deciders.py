@@ -42,6 +42,10 @@ class Decider(Generic[CommandT, StateT, EventT]):
     stream_of : the stream that an event belongs to; those of one decision may go to several
     looks_at : (command, state, others so far) to the streams of other objects that it needs;
         asked again with them until it names none that is not there
+    by_valid_time : fold events in the order in which they were true, not in which they became
+        known. `evolve` then takes any order, a command that is not late may not lie before what
+        is known, and one with ``late=True`` sees its object as it was when it happened; by
+        looking at its own stream, also as it is known now
     """
 
     category: str
@@ -52,6 +56,7 @@ class Decider(Generic[CommandT, StateT, EventT]):
     subject: Callable[[CommandT], str]
     stream_of: Callable[[EventT], str]
     looks_at: Callable[[CommandT, StateT, Others], tuple[str, ...]] = _nothing
+    by_valid_time: bool = False
 
     def fold(self, events: Iterable[EventT]) -> StateT:
         """Return the object that `events`, in order, make."""

@@ -2,7 +2,8 @@
 
 A reading is stored as delivered and read as SI: ``si = value * factor + offset``. Factors are
 derived from defining constants, never typed as rounded products. A unit belongs to one
-quantity; a temperature and a temperature difference are two quantities.
+quantity; a temperature and a temperature difference are two quantities. Pieces are counted, and
+a count is no ratio: their unit stands beside those of SI.
 
 References
 ----------
@@ -43,11 +44,14 @@ STANDARD_GRAVITY_M_PER_S2 = 9.80665  # CGPM 1901, exact
 CELSIUS_ZERO_K = 273.15  # exact
 STANDARD_ATMOSPHERE_PA = 101_325.0  # CGPM 1954, exact
 INCH_M = 0.0254  # exact
-POUND_FORCE_N = 0.45359237 * STANDARD_GRAVITY_M_PER_S2
+POUND_KG = 0.45359237  # international pound of 1959, exact
+POUND_FORCE_N = POUND_KG * STANDARD_GRAVITY_M_PER_S2
 
 SI_UNITS: dict[str, str] = {
     "acceleration": "m/s2",
     "angular_velocity": "rad/s",
+    "area": "m2",
+    "count": "pieces",
     "electric_current": "A",
     "energy": "J",
     "force": "N",
@@ -63,6 +67,7 @@ SI_UNITS: dict[str, str] = {
     "torque": "N.m",
     "velocity": "m/s",
     "voltage": "V",
+    "volume": "m3",
     "volume_flow": "m3/s",
 }
 """The SI unit in which each quantity is read, computed and compared."""
@@ -82,12 +87,21 @@ UNITS: dict[str, Unit] = _table(
         Unit("g_n", "acceleration", STANDARD_GRAVITY_M_PER_S2),
         Unit("mm/s2", "acceleration", 1e-3),
         Unit("rpm", "angular_velocity", 2 * pi / MINUTE_S),
+        Unit("cm2", "area", 1e-4),
+        Unit("mm2", "area", 1e-6),
         Unit("mA", "electric_current", 1e-3),
         Unit("kWh", "energy", 1e3 * HOUR_S),
         Unit("kN", "force", 1e3),
         Unit("kHz", "frequency", 1e3),
+        Unit("km", "length", 1e3),
+        Unit("cm", "length", 1e-2),
         Unit("mm", "length", 1e-3),
         Unit("um", "length", 1e-6),
+        Unit("in", "length", INCH_M),
+        Unit("t", "mass", 1e3),
+        Unit("g", "mass", 1e-3),
+        Unit("mg", "mass", 1e-6),
+        Unit("lb", "mass", POUND_KG),
         Unit("kW", "power", 1e3),
         Unit("bar", "pressure", 1e5),
         Unit("mbar", "pressure", 1e2),
@@ -105,6 +119,9 @@ UNITS: dict[str, Unit] = _table(
         Unit("mm/s", "velocity", 1e-3),
         Unit("kV", "voltage", 1e3),
         Unit("mV", "voltage", 1e-3),
+        Unit("l", "volume", LITRE_M3),
+        Unit("ml", "volume", 1e-6),
+        Unit("cm3", "volume", 1e-6),
         Unit("l/min", "volume_flow", LITRE_M3 / MINUTE_S),
         Unit("l/s", "volume_flow", LITRE_M3),
         Unit("m3/h", "volume_flow", 1.0 / HOUR_S),

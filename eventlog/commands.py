@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from domain.asset import Asset, asset_stream
 from domain.catalogue import decider_of_command, decider_of_stream
 from domain.deciders import OTHERS_MAX, Decider
-from domain.errors import CommandRejected, Conflict
+from domain.errors import CommandRejected, Conflict, HeddleError
+from domain.events import format_time
 from domain.identifiers import check_identifier
-from domain.records import effective
+from domain.records import Entry, effective_entries
 from eventlog.envelope import new_fact
 from eventlog.ledger import NO_STREAM, Appended, IdempotencyKey, Ledger
 from eventlog.reading import read_whole_stream
 
 DECISIONS_MAX: Final = 8
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +43,34 @@ async def load(ledger: Ledger, stream: str) -> tuple[Any, int]:
 
     None for an object of a kind that nothing decides about.
     """
+    loaded = await _load(ledger, stream)
+    return loaded.state, loaded.version
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """An object, its stream's version, and the latest time at which something of it was true."""
+
+    state: Any
+    version: int
+    latest: datetime
+
+
+async def _load(ledger: Ledger, stream: str, as_of: datetime | None = None) -> _Loaded:
+    """Load the object of `stream`; `as_of`: as it was then, where its kind goes by valid time."""
     decider = decider_of_stream(stream)
     history = []
     version = NO_STREAM
     async for event in read_whole_stream(ledger, stream):
         if decider is not None:
-            history.append((event.event_id, event.fact))
+            history.append(Entry(event.event_id, event.position, event.occurred_at, event.fact))
         version = event.version
-    return None if decider is None else decider.fold(effective(history)), version
+    if decider is None:
+        return _Loaded(None, version, _LONG_AGO)
+    timed = decider.by_valid_time
+    entries = effective_entries(history, by_valid_time=timed, as_of=as_of if timed else None)
+    latest = entries[-1].occurred_at if timed and entries else _LONG_AGO
+    return _Loaded(decider.fold(entry.fact for entry in entries), version, latest)
 
 
 async def load_asset(ledger: Ledger, asset_id: str) -> tuple[Asset, int]:
@@ -74,7 +96,8 @@ async def handle(
     """Decide `command` on its object as it stands and record what follows.
 
     What it looks at must not have changed when its events are recorded: their versions are
-    expected too.
+    expected too. A command with ``late=True`` tells what happened some time ago: where its kind
+    goes by valid time (`Decider.by_valid_time`) it is decided on the object as it was then.
 
     Parameters
     ----------
@@ -86,9 +109,12 @@ async def handle(
 
     Raises
     ------
+    CommandRejected
+        ``command.out_of_order``: it is not late, and would lie before what is known
     HeddleError
         as the decider's `decide` and `Ledger.append`
     """
+    format_time(occurred_at)  # refuses what has no zone before it is compared
     decider = decider_of_command(command)
     stream = decider.subject(command)
     check_identifier(decider.category.replace("-", "_"), stream.partition(":")[2])
@@ -96,8 +122,10 @@ async def handle(
         earlier = await ledger.recall(idempotency)
         if earlier is not None:
             return _recalled(earlier)
+    late = bool(getattr(command, "late", False))
     for remaining in reversed(range(DECISIONS_MAX)):
-        state, version = await load(ledger, stream)
+        loaded = await _load(ledger, stream, occurred_at if late else None)
+        state, version = loaded.state, loaded.version
         if expected_version is not None and version != expected_version:
             raise Conflict(
                 "stream.version_conflict",
@@ -106,11 +134,22 @@ async def handle(
                 value=expected_version,
                 limit=version,
             )
-        others, versions = await _load_others(ledger, decider, command, state)
-        events = decider.decide(command, state, others)
+        others = await _load_others(ledger, decider, command, state)
+        known = {**others, stream: loaded}
+        states = {name: other.state for name, other in others.items()}
+        try:
+            events = decider.decide(command, state, states)
+            if not late:
+                _check_order(decider, events, known, occurred_at)
+        except HeddleError:
+            # The same request may just have been recorded, and be what stands in its own way.
+            earlier = None if idempotency is None else await ledger.recall(idempotency)
+            if earlier is None:
+                raise
+            return _recalled(earlier)
         if dry_run or not events:
             return Handled(events, version, await ledger.head())
-        versions[stream] = version
+        versions = {name: other.version for name, other in known.items()}
         try:
             appended = await ledger.append(
                 [
@@ -147,14 +186,14 @@ async def handle(
 
 async def _load_others(
     ledger: Ledger, decider: Decider[Any, Any, Any], command: Any, state: Any
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the states of the other objects that `command` looks at, and their versions."""
-    others: dict[str, Any] = {}
-    versions: dict[str, int] = {}
+) -> dict[str, _Loaded]:
+    """Return the other objects that `command` looks at, as they are known now."""
+    others: dict[str, _Loaded] = {}
     while True:
-        missing = [s for s in decider.looks_at(command, state, others) if s not in others]
+        states = {stream: other.state for stream, other in others.items()}
+        missing = [s for s in decider.looks_at(command, state, states) if s not in others]
         if not missing:
-            return others, versions
+            return others
         if len(others) + len(missing) > OTHERS_MAX:
             raise CommandRejected(
                 "command.looks_at_too_much",
@@ -164,7 +203,26 @@ async def _load_others(
                 limit=OTHERS_MAX,
             )
         for stream in missing:
-            others[stream], versions[stream] = await load(ledger, stream)
+            others[stream] = await _load(ledger, stream)
+
+
+def _check_order(
+    decider: Decider[Any, Any, Any],
+    events: tuple[Any, ...],
+    known: Mapping[str, _Loaded],
+    occurred_at: datetime,
+) -> None:
+    """Refuse events that would lie before what is known, and so not have the last word."""
+    for written in {decider.stream_of(event) for event in events} & known.keys():
+        latest = known[written].latest
+        if occurred_at < latest:
+            raise CommandRejected(
+                "command.out_of_order",
+                f"{written!r} is known up to {format_time(latest)}, after what is asked",
+                hint="if it happened then and is only told now, say that it is late",
+                value=format_time(occurred_at),
+                limit=format_time(latest),
+            )
 
 
 def _recalled(earlier: Appended) -> Handled:

@@ -1,4 +1,9 @@
-"""Lots: material by quantity, received or made, consumed, split and merged."""
+"""Events and commands of lots: material by quantity, received or made, used, split and merged.
+
+Every event has `flags`: codes of what did not fit when it was recorded, and was recorded all the
+same, because it had happened (`domain.material.objections`). A command with
+`late` tells what has happened already.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,9 @@ def lot_stream(lot_id: str) -> str:
     return f"lot:{lot_id}"
 
 
+# --- events -------------------------------------------------------------------------------
+
+
 @event_type("lot.received")
 @dataclass(frozen=True)
 class LotReceived:
@@ -25,6 +33,7 @@ class LotReceived:
     supplier: str
     supplier_lot: str
     certificate: str | None
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return that it is in stock, and its certificate."""
@@ -45,6 +54,7 @@ class LotCreated:
     quantity: float
     unit: str
     run_id: str | None
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return that it is in stock, and the run that made it."""
@@ -66,6 +76,7 @@ class LotConsumed:
     quantity: float
     unit: str
     excess_reason: str | None
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return the consumption."""
@@ -80,12 +91,17 @@ class LotConsumed:
 @event_type("lot.split")
 @dataclass(frozen=True)
 class LotSplit:
-    """So much of a lot became the lot `into_lot_id`; `LotCreated` stands in that one's stream."""
+    """So much of a lot became the lot `into_lot_id`; `LotCreated` stands in that one's stream.
+
+    `excess_reason` says why it may be more than there was.
+    """
 
     lot_id: str
     into_lot_id: str
     quantity: float
     unit: str
+    excess_reason: str | None = None
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return the split."""
@@ -102,6 +118,7 @@ class LotMerged:
     into_lot_id: str
     quantity: float
     unit: str
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return the merger."""
@@ -121,6 +138,7 @@ class LotIncreased:
     from_lot_id: str
     quantity: float
     unit: str
+    flags: tuple[str, ...] = ()
 
 
 @event_type("lot.quarantined")
@@ -131,6 +149,7 @@ class LotQuarantined:
     lot_id: str
     reason: str
     cause: str | None
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return how it stands."""
@@ -144,6 +163,7 @@ class LotReleased:
 
     lot_id: str
     reason: str
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return how it stands."""
@@ -157,6 +177,7 @@ class LotScrapped:
 
     lot_id: str
     reason: str
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return how it stands."""
@@ -171,12 +192,14 @@ class LotShipped:
     lot_id: str
     shipment_id: str
     customer: str
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return the shipment."""
-        node = lot_stream(self.lot_id)
+        node, shipment = lot_stream(self.lot_id), f"shipment:{self.shipment_id}"
         return (
-            Link(LinkKind.SHIPPED_IN, node, f"shipment:{self.shipment_id}"),
+            Link(LinkKind.SHIPPED_IN, node, shipment),
+            Standing(shipment, NodeState.COMPLETED),
             Standing(node, NodeState.SHIPPED),
         )
 
@@ -192,4 +215,117 @@ LotEvent = (
     | LotReleased
     | LotScrapped
     | LotShipped
+)
+
+
+# --- commands -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReceiveLot:
+    """Take in a supplier's lot; see `LotReceived`."""
+
+    lot_id: str
+    material: str
+    quantity: float
+    unit: str
+    supplier: str
+    supplier_lot: str
+    certificate: str | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class CreateLot:
+    """Make a lot here, by a run or without one."""
+
+    lot_id: str
+    material: str
+    quantity: float
+    unit: str
+    run_id: str | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ConsumeLot:
+    """Use so much of a lot in a run; more than is left only with an `excess_reason`."""
+
+    lot_id: str
+    run_id: str
+    quantity: float
+    unit: str
+    excess_reason: str | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class SplitLot:
+    """Make so much of a lot a lot of its own; more than is left only with an `excess_reason`."""
+
+    lot_id: str
+    into_lot_id: str
+    quantity: float
+    unit: str
+    excess_reason: str | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class MergeLot:
+    """Put all that is left of a lot into another one of the same material."""
+
+    lot_id: str
+    into_lot_id: str
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class QuarantineLot:
+    """Let nothing of a lot be used until it is released. `cause`: a stream, or None."""
+
+    lot_id: str
+    reason: str
+    cause: str | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ReleaseLot:
+    """Let a lot be used again."""
+
+    lot_id: str
+    reason: str
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ScrapLot:
+    """Throw away what is left of a lot."""
+
+    lot_id: str
+    reason: str
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ShipLot:
+    """Send what is left of a lot to a customer; to send less, split it."""
+
+    lot_id: str
+    shipment_id: str
+    customer: str
+    late: bool = False
+
+
+LotCommand = (
+    ReceiveLot
+    | CreateLot
+    | ConsumeLot
+    | SplitLot
+    | MergeLot
+    | QuarantineLot
+    | ReleaseLot
+    | ScrapLot
+    | ShipLot
 )

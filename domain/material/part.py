@@ -1,8 +1,14 @@
-"""Parts: things with a serial number, from their making to the field."""
+"""Events and commands of parts: things with a serial number, from their making to the field.
+
+Every event has `flags`: codes of what did not fit when it was recorded, and was recorded all the
+same, because it had happened (`domain.material.objections`). A command with
+`late` tells what has happened already.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from domain.events import event_type
 from domain.thread import Link, LinkEnd, LinkKind, NodeState, Standing, ThreadItem
@@ -11,6 +17,22 @@ from domain.thread import Link, LinkEnd, LinkKind, NodeState, Standing, ThreadIt
 def part_stream(part_id: str) -> str:
     """Return the stream of a part; its id is the serial number."""
     return f"part:{part_id}"
+
+
+class PartStanding(StrEnum):
+    """How a part stands; each is a `NodeState` of the same name."""
+
+    IN_PROCESS = "IN_PROCESS"
+    IN_STOCK = "IN_STOCK"
+    ASSEMBLED = "ASSEMBLED"
+    QUARANTINED = "QUARANTINED"
+    SCRAPPED = "SCRAPPED"
+    SHIPPED = "SHIPPED"
+    RETURNED = "RETURNED"
+    FAILED = "FAILED"
+
+
+# --- events -------------------------------------------------------------------------------
 
 
 @event_type("part.created")
@@ -26,6 +48,7 @@ class PartCreated:
     design: str | None
     run_id: str | None
     lot_id: str | None
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return that it is in process, and what it was made of and to."""
@@ -49,6 +72,7 @@ class PartReceived:
     part_number: str
     supplier: str
     certificate: str | None
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return that it is in stock, and its certificate."""
@@ -66,6 +90,7 @@ class PartProcessed:
 
     part_id: str
     run_id: str
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return the processing."""
@@ -79,6 +104,7 @@ class PartStocked:
     """A part is finished and lies in stock."""
 
     part_id: str
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return how it stands."""
@@ -93,6 +119,7 @@ class PartAssembled:
     part_id: str
     into_part_id: str
     slot: str
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return the assembly."""
@@ -106,18 +133,20 @@ class PartAssembled:
 @event_type("part.removed")
 @dataclass(frozen=True)
 class PartRemoved:
-    """A part was taken out of another one."""
+    """A part was taken out of another one; what failed or is in quarantine `stands` so still."""
 
     part_id: str
     from_part_id: str
     reason: str
+    stands: PartStanding = PartStanding.IN_STOCK
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return the assembly's end."""
         node = part_stream(self.part_id)
         return (
             LinkEnd(LinkKind.ASSEMBLED_INTO, node, part_stream(self.from_part_id)),
-            Standing(node, NodeState.IN_STOCK),
+            Standing(node, NodeState[self.stands.name]),
         )
 
 
@@ -129,6 +158,7 @@ class PartReworked:
     part_id: str
     run_id: str
     nonconformance_id: str | None
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return the rework."""
@@ -151,6 +181,7 @@ class PartQuarantined:
     part_id: str
     reason: str
     cause: str | None
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return how it stands."""
@@ -160,14 +191,16 @@ class PartQuarantined:
 @event_type("part.released")
 @dataclass(frozen=True)
 class PartReleased:
-    """A part may be used again."""
+    """A part may be used again, and `stands` where it was: in process, in stock or assembled."""
 
     part_id: str
     reason: str
+    stands: PartStanding = PartStanding.IN_STOCK
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return how it stands."""
-        return (Standing(part_stream(self.part_id), NodeState.IN_STOCK),)
+        return (Standing(part_stream(self.part_id), NodeState[self.stands.name]),)
 
 
 @event_type("part.scrapped")
@@ -177,6 +210,7 @@ class PartScrapped:
 
     part_id: str
     reason: str
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return how it stands."""
@@ -191,12 +225,14 @@ class PartShipped:
     part_id: str
     shipment_id: str
     customer: str
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return the shipment."""
-        node = part_stream(self.part_id)
+        node, shipment = part_stream(self.part_id), f"shipment:{self.shipment_id}"
         return (
-            Link(LinkKind.SHIPPED_IN, node, f"shipment:{self.shipment_id}"),
+            Link(LinkKind.SHIPPED_IN, node, shipment),
+            Standing(shipment, NodeState.COMPLETED),
             Standing(node, NodeState.SHIPPED),
         )
 
@@ -208,6 +244,7 @@ class PartReturned:
 
     part_id: str
     reason: str
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return how it stands."""
@@ -223,12 +260,14 @@ class PartFailureReported:
     failure_id: str
     failure_mode: str
     description: str
+    flags: tuple[str, ...] = ()
 
     def thread(self) -> tuple[ThreadItem, ...]:
         """Return the failure."""
-        node = part_stream(self.part_id)
+        node, failure = part_stream(self.part_id), f"failure:{self.failure_id}"
         return (
-            Link(LinkKind.FAILED_AS, node, f"failure:{self.failure_id}"),
+            Link(LinkKind.FAILED_AS, node, failure),
+            Standing(failure, NodeState.ACTIVE),
             Standing(node, NodeState.FAILED),
         )
 
@@ -247,4 +286,152 @@ PartEvent = (
     | PartShipped
     | PartReturned
     | PartFailureReported
+)
+
+
+# --- commands -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CreatePart:
+    """Make a part, by a run or from a lot where no run is known; see `PartCreated`."""
+
+    part_id: str
+    part_number: str
+    design: str | None = None
+    run_id: str | None = None
+    lot_id: str | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ReceivePart:
+    """Take in a part from a supplier."""
+
+    part_id: str
+    part_number: str
+    supplier: str
+    certificate: str | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ProcessPart:
+    """Put a part through a run."""
+
+    part_id: str
+    run_id: str
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class StockPart:
+    """Lay a finished part in stock."""
+
+    part_id: str
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class AssemblePart:
+    """Put a part into another one, at its `slot`."""
+
+    part_id: str
+    into_part_id: str
+    slot: str
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class RemovePart:
+    """Take a part out of the one it is in."""
+
+    part_id: str
+    from_part_id: str
+    reason: str
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ReworkPart:
+    """Put a part through a run to mend it; out of quarantine only for a non-conformance."""
+
+    part_id: str
+    run_id: str
+    nonconformance_id: str | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class QuarantinePart:
+    """Let a part not be used until it is released. `cause`: a stream, or None."""
+
+    part_id: str
+    reason: str
+    cause: str | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ReleasePart:
+    """Let a part be used again."""
+
+    part_id: str
+    reason: str
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ScrapPart:
+    """Throw a part away."""
+
+    part_id: str
+    reason: str
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ShipPart:
+    """Send a part to a customer, with all that is in it."""
+
+    part_id: str
+    shipment_id: str
+    customer: str
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ReturnPart:
+    """Take a part back from a customer, with all that is in it."""
+
+    part_id: str
+    reason: str
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ReportPartFailure:
+    """Say that a part, shipped by itself or in another one, failed in the field."""
+
+    part_id: str
+    failure_id: str
+    failure_mode: str
+    description: str
+    late: bool = False
+
+
+PartCommand = (
+    CreatePart
+    | ReceivePart
+    | ProcessPart
+    | StockPart
+    | AssemblePart
+    | RemovePart
+    | ReworkPart
+    | QuarantinePart
+    | ReleasePart
+    | ScrapPart
+    | ShipPart
+    | ReturnPart
+    | ReportPartFailure
 )

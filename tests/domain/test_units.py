@@ -40,6 +40,14 @@ def test_the_si_unit_of_a_quantity_maps_to_itself(quantity: str, symbol: str) ->
         (1.0, "kWh", 3.6e6),
         (5.0, "%", 0.05),
         (2.5, "h", 9_000.0),
+        (250.0, "g", 0.25),
+        (1.0, "lb", 0.45359237),  # NIST SP 811, appendix B.8
+        (1.5, "t", 1_500.0),
+        (1.0, "in", 0.0254),
+        (10_000.0, "cm2", 1.0),
+        (1_000.0, "l", 1.0),
+        (1.0, "cm3", 1e-6),
+        (12.0, "pieces", 12.0),
     ],
 )
 def test_a_value_maps_to_its_published_si_value(value: float, symbol: str, value_si: float) -> None:
@@ -81,3 +89,9 @@ def test_a_temperature_is_not_a_temperature_difference() -> None:
 def test_symbols_are_listed_by_quantity() -> None:
     assert symbols("volume_flow") == ["m3/s", "l/min", "l/s", "m3/h"]
     assert set(symbols()) == set(UNITS)
+
+
+def test_a_count_of_pieces_is_no_ratio() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        unit("pieces", quantity="ratio")
+    assert refused.value.code == "unit.quantity_mismatch"

@@ -1,0 +1,144 @@
+"""Corrections: what the log says was wrong is said anew, and nothing is edited."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from domain.catalogue import decider_of_stream
+from domain.errors import CommandRejected, Conflict, NotFound
+from domain.events import format_time
+from domain.records import CorrectRecord, Entry, correct
+from eventlog.commands import DECISIONS_MAX, Handled
+from eventlog.envelope import RecordedEvent, new_fact
+from eventlog.ledger import IdempotencyKey, Ledger
+from eventlog.reading import read_event, read_whole_stream
+
+
+async def handle_correction(
+    ledger: Ledger,
+    command: CorrectRecord,
+    *,
+    actor: str,
+    event_id: uuid.UUID,
+    occurred_at: datetime | None = None,
+    idempotency: IdempotencyKey | None = None,
+    expected_version: int | None = None,
+    correlation_id: uuid.UUID | None = None,
+    causation_id: uuid.UUID | None = None,
+    traceparent: str | None = None,
+    dry_run: bool = False,
+) -> Handled:
+    """Record that an event was wrong and what is true instead, once, again after a lost race.
+
+    Parameters
+    ----------
+    event_id : of the correction
+    occurred_at : when the corrected fact was true; None: the time given so far was right
+    expected_version, dry_run : as in `eventlog.commands.handle`
+
+    Raises
+    ------
+    NotFound
+        ``correction.unknown_event``
+    CommandRejected
+        ``correction.other_stream``, ``correction.of_frame``, ``correction.not_correctable``,
+        and as `domain.records.correct`
+    HeddleError
+        as `Ledger.append`
+    """
+    if occurred_at is not None:
+        format_time(occurred_at)  # refuses what has no zone before it is compared
+    if idempotency is not None:
+        earlier = await ledger.recall(idempotency)
+        if earlier is not None:
+            last = earlier.placed[-1]
+            return Handled((), last.version, last.position, duplicate=True)
+    decider = decider_of_stream(command.stream)
+    await _check_correctable(ledger, command, decided=decider is not None)
+    assert decider is not None
+    for remaining in reversed(range(DECISIONS_MAX)):
+        history = [
+            Entry(event.event_id, event.position, event.occurred_at, event.fact)
+            async for event in read_whole_stream(ledger, command.stream)
+        ]
+        version = len(history)  # versions are without gaps
+        if expected_version is not None and version != expected_version:
+            raise Conflict(
+                "stream.version_conflict",
+                f"stream {command.stream!r} is at version {version}, not {expected_version}",
+                hint="read it again and decide anew",
+                value=expected_version,
+                limit=version,
+            )
+        correction, true_at = correct(command, history, decider, occurred_at)
+        if dry_run:
+            return Handled((correction,), version, await ledger.head())
+        try:
+            appended = await ledger.append(
+                [
+                    new_fact(
+                        command.stream,
+                        correction,
+                        event_id=event_id,
+                        occurred_at=true_at,
+                        actor=actor,
+                        correlation_id=correlation_id,
+                        causation_id=causation_id,
+                        traceparent=traceparent,
+                    )
+                ],
+                expected={command.stream: version},
+                idempotency=idempotency,
+            )
+        except Conflict as conflict:
+            lost_race = conflict.code == "stream.version_conflict"
+            if not lost_race or expected_version is not None or remaining == 0:
+                raise
+            continue
+        placed = appended.placed[-1]
+        events = () if appended.duplicate else (correction,)
+        return Handled(events, placed.version, placed.position, appended.duplicate)
+    raise AssertionError("the loop returns or raises")
+
+
+async def _check_correctable(ledger: Ledger, command: CorrectRecord, *, decided: bool) -> None:
+    """Refuse what is not an event of the command's stream, a frame, and what nobody decides."""
+    found = await _find(ledger, command.corrected_event_id)
+    if found is None:
+        raise NotFound(
+            "correction.unknown_event",
+            f"the log has no event {command.corrected_event_id}",
+            hint="check the event's id",
+            value=str(command.corrected_event_id),
+        )
+    if found.stream != command.stream:
+        raise CommandRejected(
+            "correction.other_stream",
+            f"event {found.event_id} belongs to {found.stream!r}, not {command.stream!r}",
+            hint="correct it in its own stream",
+            value=command.stream,
+            limit=found.stream,
+        )
+    if found.is_frame:
+        raise CommandRejected(
+            "correction.of_frame",
+            f"event {found.event_id} is a frame of readings",
+            hint="send the readings anew: of one time the latest count",
+            value=str(found.event_id),
+        )
+    if not decided:
+        raise CommandRejected(
+            "correction.not_correctable",
+            f"nothing decides about {command.stream!r}, so nothing of it is corrected",
+            value=command.stream,
+        )
+
+
+async def _find(ledger: Ledger, event_id: uuid.UUID) -> RecordedEvent | None:
+    position = await ledger.pool.fetchval(
+        "select position from event_identity where ledger_id = $1 and event_id = $2",
+        ledger.ledger_id,
+        event_id,
+    )
+    return None if position is None else await read_event(ledger, position)

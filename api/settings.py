@@ -40,6 +40,7 @@ class ServerSettings:
     checkpoint_interval_s : a head that moved is signed after at most so long
     witnesses : verifier keys whose cosignatures are accepted
     archive_url : where `heddle archive` moves payloads; None is ``archive`` in `data_dir`
+    documents_url : where the files of documents lie; None is ``documents`` in `data_dir`
     frame_future_s_max : a frame that ends further in the future than this is refused
     ingest_bytes_max, graphql_bytes_max : largest request bodies
     otlp_endpoint : where to send traces (OTLP over HTTP); None sends none
@@ -57,6 +58,7 @@ class ServerSettings:
     checkpoint_interval_s: float = 2.0
     witnesses: tuple[str, ...] = ()
     archive_url: str | None = None
+    documents_url: str | None = None
     frame_future_s_max: float = 300.0
     ingest_bytes_max: int = 16 * 1024 * 1024
     ingest_concurrency_max: int = 8
@@ -132,6 +134,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "checkpoint_interval_s": _between(0.1, 3_600.0, float),
     "witnesses": lambda text: tuple(text.split()),
     "archive_url": str,
+    "documents_url": str,
     "frame_future_s_max": _between(0.0, 86_400.0, float),
     "ingest_bytes_max": _between(1024, 64 * 1024 * 1024, int),
     "ingest_concurrency_max": _between(1, 64, int),

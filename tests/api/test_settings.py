@@ -34,6 +34,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
             "HEDDLE_GRAPHIQL": "no",
             "HEDDLE_OTLP_ENDPOINT": "http://collector:4318/v1/traces",
             "HEDDLE_ARCHIVE_URL": "s3://bucket/heddle",
+            "HEDDLE_DOCUMENTS_URL": "s3://bucket/documents",
             "HEDDLE_UNHEARD_OF": "left alone",
         }
     )
@@ -51,6 +52,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
         graphiql=False,
         otlp_endpoint="http://collector:4318/v1/traces",
         archive_url="s3://bucket/heddle",
+        documents_url="s3://bucket/documents",
     )
 
 

@@ -10,7 +10,7 @@ import types
 import typing
 import uuid
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from pathlib import Path
@@ -57,6 +57,8 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         return st.lists(values_of(arguments[0]), max_size=3).map(tuple)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return st.sampled_from(hint)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return records_of(hint)
     known: dict[Any, st.SearchStrategy[Any]] = {
         types.NoneType: st.none(),
         bool: st.booleans(),
@@ -69,10 +71,14 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     return known[hint]
 
 
+def records_of(record_class: type[Any]) -> st.SearchStrategy[Any]:
+    hints = typing.get_type_hints(record_class)
+    of_fields = {field.name: values_of(hints[field.name]) for field in fields(record_class)}
+    return st.builds(record_class, **of_fields)
+
+
 def events_of(name: str) -> st.SearchStrategy[Any]:
-    event_class: type[Any] = EVENT_TYPES[name].event_class
-    hints = typing.get_type_hints(event_class)
-    return st.builds(event_class, **{f.name: values_of(hints[f.name]) for f in fields(event_class)})
+    return records_of(EVENT_TYPES[name].event_class)
 
 
 @given(st.sampled_from(sorted(EVENT_TYPES)).flatmap(events_of))

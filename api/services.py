@@ -13,6 +13,7 @@ from domain.identifiers import uuid7
 from eventlog.ledger import Ledger
 from eventlog.signing import CheckpointPublisher
 from eventlog.tail import Tail
+from projections.missing_data import SilenceWatch
 from projections.runner import ProjectionRunner
 
 
@@ -31,7 +32,7 @@ class Services:
     """The parts of a server.
 
     `runners` holds the projections and policies that this process folds, by name; `checkpoints`
-    signs the log's head.
+    signs the log's head; `silence` watches for assets that say nothing.
     """
 
     settings: ServerSettings
@@ -39,5 +40,6 @@ class Services:
     tail: Tail
     runners: Mapping[str, ProjectionRunner]
     checkpoints: CheckpointPublisher | None = None
+    silence: SilenceWatch | None = None
     now: Callable[[], datetime] = utc_now
     new_event_id: Callable[[], uuid.UUID] = new_event_id

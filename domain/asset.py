@@ -16,18 +16,33 @@ from typing import Final, assert_never, get_args
 
 from domain.asset_model import Severity
 from domain.asset_types import asset_type
-from domain.deciders import Decider
+from domain.deciders import Decider, Others
 from domain.errors import CommandRejected, InvalidInput, NotFound
 from domain.events import event_type
 from domain.identifiers import check_identifier
+from domain.plant.location import (
+    Location,
+    Undefined,
+    check_stands,
+    location_stream,
+    unknown_location,
+)
+from domain.texts import check_text
+from domain.thread import Link, LinkEnd, LinkKind, NodeState, Standing, ThreadItem
 
 TITLE_LENGTH_MAX = 200
 NOTE_LENGTH_MAX = 2_000
+ESCALATION_LEVEL_MAX = 9
 
 
 def asset_stream(asset_id: str) -> str:
     """Return the stream of an asset's facts."""
     return f"asset:{asset_id}"
+
+
+def alert_node(alert_id: uuid.UUID) -> str:
+    """Return the node of an alert in the thread; its events lie in its asset's stream."""
+    return f"alert:{alert_id}"
 
 
 def telemetry_stream(asset_id: str) -> str:
@@ -47,6 +62,10 @@ class AssetRegistered:
     asset_type: str
     title: str
 
+    def thread(self) -> tuple[ThreadItem, ...]:
+        """Return that it exists."""
+        return (Standing(asset_stream(self.asset_id), NodeState.ACTIVE),)
+
 
 @event_type("asset.commissioned")
 @dataclass(frozen=True)
@@ -56,6 +75,32 @@ class AssetCommissioned:
     asset_id: str
 
 
+@event_type("asset.placed")
+@dataclass(frozen=True)
+class AssetPlaced:
+    """An asset stands in a location from the event's `occurred_at` on.
+
+    Parameters
+    ----------
+    from_location_id : where it was known to stand before, or None
+    late : told after newer facts; where the asset stands now does not follow from it
+    """
+
+    asset_id: str
+    location_id: str
+    from_location_id: str | None
+    late: bool = False
+
+    def thread(self) -> tuple[ThreadItem, ...]:
+        """Return where it stands, and the end of where it stood."""
+        node = asset_stream(self.asset_id)
+        placed = Link(LinkKind.LOCATED_IN, node, location_stream(self.location_id))
+        if self.from_location_id is None:
+            return (placed,)
+        before = location_stream(self.from_location_id)
+        return (LinkEnd(LinkKind.LOCATED_IN, node, before), placed)
+
+
 @event_type("asset.retired")
 @dataclass(frozen=True)
 class AssetRetired:
@@ -63,6 +108,10 @@ class AssetRetired:
 
     asset_id: str
     reason: str
+
+    def thread(self) -> tuple[ThreadItem, ...]:
+        """Return how it stands."""
+        return (Standing(asset_stream(self.asset_id), NodeState.RETIRED),)
 
 
 @event_type("asset.setpoint_desired")
@@ -100,6 +149,14 @@ class AlertRaised:
     since: datetime
     message: str
 
+    def thread(self) -> tuple[ThreadItem, ...]:
+        """Return the alert, and the asset that raised it."""
+        node = alert_node(self.alert_id)
+        return (
+            Standing(node, NodeState.ACTIVE),
+            Link(LinkKind.RAISED, asset_stream(self.asset_id), node),
+        )
+
 
 @event_type("asset.alert_acknowledged")
 @dataclass(frozen=True)
@@ -111,6 +168,18 @@ class AlertAcknowledged:
     note: str
 
 
+@event_type("asset.alert_escalated")
+@dataclass(frozen=True)
+class AlertEscalated:
+    """An alert was passed on to `to`, a person or a team, who stand at `level` (1 and upwards)."""
+
+    asset_id: str
+    alert_id: uuid.UUID
+    level: int
+    to: str
+    reason: str
+
+
 @event_type("asset.alert_cleared")
 @dataclass(frozen=True)
 class AlertCleared:
@@ -120,15 +189,21 @@ class AlertCleared:
     alert_id: uuid.UUID
     value: float
 
+    def thread(self) -> tuple[ThreadItem, ...]:
+        """Return how the alert stands."""
+        return (Standing(alert_node(self.alert_id), NodeState.CLOSED),)
+
 
 AssetEvent = (
     AssetRegistered
     | AssetCommissioned
+    | AssetPlaced
     | AssetRetired
     | SetpointDesired
     | SetpointReported
     | AlertRaised
     | AlertAcknowledged
+    | AlertEscalated
     | AlertCleared
 )
 
@@ -150,6 +225,18 @@ class CommissionAsset:
     """Put an asset into service."""
 
     asset_id: str
+
+
+@dataclass(frozen=True)
+class PlaceAsset:
+    """Say that an asset stands in a location.
+
+    `late`: it is a fact of the past, to be recorded wherever the asset is known to stand now.
+    """
+
+    asset_id: str
+    location_id: str
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,6 +290,17 @@ class AcknowledgeAlert:
 
 
 @dataclass(frozen=True)
+class EscalateAlert:
+    """Pass an alert on to `to`, at a higher `level` than before."""
+
+    asset_id: str
+    alert_id: uuid.UUID
+    level: int
+    to: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ClearAlert:
     """Say that the condition of an alert has gone."""
 
@@ -214,11 +312,13 @@ class ClearAlert:
 AssetCommand = (
     RegisterAsset
     | CommissionAsset
+    | PlaceAsset
     | RetireAsset
     | DesireSetpoint
     | ReportSetpoint
     | RaiseAlert
     | AcknowledgeAlert
+    | EscalateAlert
     | ClearAlert
 )
 
@@ -235,16 +335,19 @@ class Unregistered:
 class Registered:
     """Known, and not retired; `in_service` once commissioned.
 
-    `open_alerts` maps each alert that has not cleared to whether it was acknowledged.
+    `open_alerts` maps each alert that has not cleared to whether it was acknowledged,
+    `escalations` those of them that were escalated to their level.
     """
 
     asset_id: str
     asset_type: str
     title: str
     in_service: bool = False
+    location_id: str | None = None
     desired: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     reported: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     open_alerts: Mapping[uuid.UUID, bool] = field(default_factory=lambda: MappingProxyType({}))
+    escalations: Mapping[uuid.UUID, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -262,17 +365,26 @@ Asset = Unregistered | Registered | Retired
 # --- decisions ----------------------------------------------------------------------------
 
 
-def decide(command: AssetCommand, asset: Asset) -> tuple[AssetEvent, ...]:
+def decide(
+    command: AssetCommand, asset: Asset, others: Others = MappingProxyType({})
+) -> tuple[AssetEvent, ...]:
     """Return the events `command` causes on `asset`; none when it already is so.
+
+    Parameters
+    ----------
+    others : the location that `looks_at` names
 
     Raises
     ------
     CommandRejected
-        ``asset.already_registered``, ``asset.retired``, ``asset.already_commissioned``
+        ``asset.already_registered``, ``asset.retired``, ``asset.already_commissioned``,
+        ``location.retired``
     NotFound
-        ``asset.unknown``, ``asset_type.unknown``, ``setpoint.unknown``, ``alert.unknown``
+        ``asset.unknown``, ``asset_type.unknown``, ``setpoint.unknown``, ``alert.unknown``,
+        ``location.unknown``
     InvalidInput
-        ``asset.malformed_name``, ``setpoint.out_of_bounds``, ``text.too_long``
+        ``asset.malformed_name``, ``setpoint.out_of_bounds``, ``alert.level_out_of_range``,
+        ``text.empty``, ``text.too_long``
     """
     if isinstance(command, RegisterAsset):
         return _register(command, asset)
@@ -282,7 +394,7 @@ def decide(command: AssetCommand, asset: Asset) -> tuple[AssetEvent, ...]:
         case Retired():
             raise retired_asset(command.asset_id)
         case Registered():
-            return _decide_registered(command, asset)
+            return _decide_registered(command, asset, others)
         case _:
             assert_never(asset)
 
@@ -295,6 +407,25 @@ def unknown_asset(asset_id: str) -> NotFound:
         hint="register it first, or check the name",
         value=asset_id,
     )
+
+
+def registered_asset(asset_id: str, others: Others) -> Registered:
+    """Return the asset `asset_id` of those that a decision looks at; it is known, and not retired.
+
+    Raises
+    ------
+    NotFound
+        ``asset.unknown``
+    CommandRejected
+        ``asset.retired``
+    """
+    match others.get(asset_stream(asset_id)):
+        case Registered() as asset:
+            return asset
+        case Retired():
+            raise retired_asset(asset_id)
+        case _:
+            raise unknown_asset(asset_id)
 
 
 def retired_asset(asset_id: str) -> CommandRejected:
@@ -321,13 +452,16 @@ def _register(command: RegisterAsset, asset: Asset) -> tuple[AssetEvent, ...]:
 
 def _decide_registered(
     command: CommissionAsset
+    | PlaceAsset
     | RetireAsset
     | DesireSetpoint
     | ReportSetpoint
     | RaiseAlert
     | AcknowledgeAlert
+    | EscalateAlert
     | ClearAlert,
     asset: Registered,
+    others: Others,
 ) -> tuple[AssetEvent, ...]:
     match command:
         case CommissionAsset():
@@ -338,11 +472,13 @@ def _decide_registered(
                     value=asset.asset_id,
                 )
             return (AssetCommissioned(asset.asset_id),)
+        case PlaceAsset():
+            return _place(command, asset, others)
         case RetireAsset(reason=reason):
             _check_length("reason", reason, NOTE_LENGTH_MAX)
             return (AssetRetired(asset.asset_id, reason),)
         case DesireSetpoint(setpoint=name, value=value):
-            _check_setpoint(asset, name, value)
+            check_setpoint(asset, name, value)
             return (SetpointDesired(asset.asset_id, name, value),)
         case ReportSetpoint(setpoint=name, value=value):
             asset_type(asset.asset_type).setpoint(name)
@@ -356,6 +492,8 @@ def _decide_registered(
             if _open_alert(asset, alert_id):
                 return ()
             return (AlertAcknowledged(asset.asset_id, alert_id, note),)
+        case EscalateAlert():
+            return _escalate(command, asset)
         case ClearAlert(alert_id=alert_id, value=value):
             _open_alert(asset, alert_id)
             return (AlertCleared(asset.asset_id, alert_id, value),)
@@ -363,7 +501,49 @@ def _decide_registered(
             assert_never(command)
 
 
-def _check_setpoint(asset: Registered, name: str, value: float) -> None:
+def _escalate(command: EscalateAlert, asset: Registered) -> tuple[AssetEvent, ...]:
+    _open_alert(asset, command.alert_id)
+    to = check_text("to", command.to, TITLE_LENGTH_MAX)
+    reason = check_text("reason", command.reason, NOTE_LENGTH_MAX)
+    before = asset.escalations.get(command.alert_id, 0)
+    if not before < command.level <= ESCALATION_LEVEL_MAX:
+        raise InvalidInput(
+            "alert.level_out_of_range",
+            f"alert {command.alert_id} stands at level {before} and cannot go to {command.level}",
+            hint=f"escalate to a level from {before + 1} to {ESCALATION_LEVEL_MAX}",
+            value=command.level,
+            limit=[before + 1, ESCALATION_LEVEL_MAX],
+        )
+    return (AlertEscalated(asset.asset_id, command.alert_id, command.level, to, reason),)
+
+
+def _place(command: PlaceAsset, asset: Registered, others: Others) -> tuple[AssetEvent, ...]:
+    location: Location = others.get(location_stream(command.location_id), Undefined())
+    if command.late:
+        if isinstance(location, Undefined):
+            raise unknown_location(command.location_id)
+        return (AssetPlaced(asset.asset_id, command.location_id, None, late=True),)
+    check_stands(command.location_id, location)
+    if command.location_id == asset.location_id:
+        return ()
+    return (AssetPlaced(asset.asset_id, command.location_id, asset.location_id),)
+
+
+def looks_at(command: AssetCommand, _asset: Asset, _others: Others) -> tuple[str, ...]:
+    """Return the stream of the location that an asset is to stand in."""
+    return (location_stream(command.location_id),) if isinstance(command, PlaceAsset) else ()
+
+
+def check_setpoint(asset: Registered, name: str, value: float) -> None:
+    """Refuse a set-point outside the safe bounds that the asset's type declares.
+
+    Raises
+    ------
+    NotFound
+        ``setpoint.unknown``
+    InvalidInput
+        ``setpoint.out_of_bounds``
+    """
     described = asset_type(asset.asset_type).setpoint(name)
     # Written so that NaN fails too.
     if not described.safe_min <= value <= described.safe_max:
@@ -411,6 +591,8 @@ def evolve(asset: Asset, event: AssetEvent) -> Asset:
     match event:
         case AssetCommissioned():
             return replace(asset, in_service=True)
+        case AssetPlaced():
+            return asset if event.late else replace(asset, location_id=event.location_id)
         case AssetRetired():
             return Retired(asset.asset_id, asset.asset_type, asset.title)
         case SetpointDesired():
@@ -421,9 +603,12 @@ def evolve(asset: Asset, event: AssetEvent) -> Asset:
             return replace(asset, open_alerts={**asset.open_alerts, event.alert_id: False})
         case AlertAcknowledged():
             return replace(asset, open_alerts={**asset.open_alerts, event.alert_id: True})
+        case AlertEscalated():
+            return replace(asset, escalations={**asset.escalations, event.alert_id: event.level})
         case AlertCleared():
             still_open = {k: v for k, v in asset.open_alerts.items() if k != event.alert_id}
-            return replace(asset, open_alerts=still_open)
+            escalations = {k: v for k, v in asset.escalations.items() if k != event.alert_id}
+            return replace(asset, open_alerts=still_open, escalations=escalations)
         case _:
             assert_never(event)
 
@@ -440,8 +625,9 @@ DECIDER: Final[Decider[AssetCommand, Asset, AssetEvent]] = Decider(
     category="asset",
     command_types=get_args(AssetCommand),
     initial=Unregistered(),
-    decide=lambda command, asset, _others: decide(command, asset),
+    decide=decide,
     evolve=evolve,
     subject=lambda command: asset_stream(command.asset_id),
     stream_of=lambda event: asset_stream(event.asset_id),
+    looks_at=looks_at,
 )

@@ -7,9 +7,11 @@ them once, and everything inside the house sees SI.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Final
 
 from domain.errors import NotFound
 from domain.units import SI_UNITS, unit
@@ -46,6 +48,17 @@ class Channel:
     def si_unit(self) -> str:
         """Symbol of the SI unit in which this channel is read."""
         return SI_UNITS[self.quantity]
+
+
+EVERY_CHANNEL: Final = Channel(
+    name="*",
+    title="Every channel",
+    quantity="time",
+    input_unit="s",
+    physical_min=0.0,
+    physical_max=math.inf,
+)
+"""What an alert for missing data speaks of: for how long the asset as a whole has been silent."""
 
 
 class Direction(StrEnum):
@@ -179,6 +192,10 @@ class AssetType:
                 value=name,
             )
         return found
+
+    def judged(self, name: str) -> Channel:
+        """Return what an alert speaks of: the channel called `name`, or `EVERY_CHANNEL`."""
+        return EVERY_CHANNEL if name == EVERY_CHANNEL.name else self.channel(name)
 
     def setpoint(self, name: str) -> Setpoint:
         """Return the set-point called `name`, or raise `NotFound` (``setpoint.unknown``)."""

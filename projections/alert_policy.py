@@ -80,6 +80,8 @@ class AlertPolicy:
         "asset.retired",
     )
     payloads: ClassVar[PayloadOf] = PayloadOf.ALL
+    tables: ClassVar[tuple[str, ...]] = ("alert_policy_asset", "alert_policy_rule")
+    commands_as: ClassVar[str] = ACTOR
 
     async def fold(
         self, connection: Connection, ledger: Ledger, events: Sequence[RecordedEvent]

@@ -42,6 +42,9 @@ class Replacement:
     installed_component_id: str | None
 
 
+# --- events -------------------------------------------------------------------------------
+
+
 @event_type("work_order.requested")
 @dataclass(frozen=True)
 class WorkOrderRequested:
@@ -169,3 +172,156 @@ WorkOrderEvent = (
     | WorkOrderCompleted
     | WorkOrderCancelled
 )
+
+# --- commands -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RequestWorkOrder:
+    """Ask for work on an asset; see `WorkOrderRequested`."""
+
+    work_order_id: str
+    asset_id: str
+    component_id: str | None
+    title: str
+    failure_mode: str | None
+    priority: Priority
+    cause: str | None = None
+
+
+@dataclass(frozen=True)
+class ApproveWorkOrder:
+    """Let it be done."""
+
+    work_order_id: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ScheduleWorkOrder:
+    """Plan it, or plan it anew; before its approval that is a proposal."""
+
+    work_order_id: str
+    planned_start: datetime
+    planned_end: datetime
+    assignee: str | None = None
+
+
+@dataclass(frozen=True)
+class StartWorkOrder:
+    """Say that work began; `asset_down`: the asset stands still for it."""
+
+    work_order_id: str
+    asset_down: bool
+
+
+@dataclass(frozen=True)
+class PauseWorkOrder:
+    """Say that work rests."""
+
+    work_order_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ResumeWorkOrder:
+    """Say that work goes on."""
+
+    work_order_id: str
+
+
+@dataclass(frozen=True)
+class CompleteWorkOrder:
+    """Say that work is done, and what was found; see `WorkOrderCompleted`.
+
+    `completed_at` is when: the `occurred_at` of the event.
+    """
+
+    work_order_id: str
+    completed_at: datetime
+    finding: Finding
+    failure_mode: str | None
+    failed_at: datetime | None
+    replacements: tuple[Replacement, ...]
+    labour_s: float
+    cost: float | None
+    currency: str | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CancelWorkOrder:
+    """Say that it will not be done."""
+
+    work_order_id: str
+    reason: str
+
+
+WorkOrderCommand = (
+    RequestWorkOrder
+    | ApproveWorkOrder
+    | ScheduleWorkOrder
+    | StartWorkOrder
+    | PauseWorkOrder
+    | ResumeWorkOrder
+    | CompleteWorkOrder
+    | CancelWorkOrder
+)
+
+
+# --- states -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unrequested:
+    """Nobody has asked for it yet."""
+
+
+@dataclass(frozen=True)
+class Requested:
+    """Asked for; `planned_start` is a proposal."""
+
+    order: WorkOrderRequested
+    planned_start: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Approved:
+    """It may be done; it is scheduled when it has a `planned_start`."""
+
+    order: WorkOrderRequested
+    planned_start: datetime | None = None
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """Somebody works on it."""
+
+    order: WorkOrderRequested
+
+
+@dataclass(frozen=True)
+class Paused:
+    """Begun, and resting."""
+
+    order: WorkOrderRequested
+
+
+@dataclass(frozen=True)
+class Completed:
+    """Done."""
+
+    order: WorkOrderRequested
+    finding: Finding
+    failure_mode: str | None
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Will not be done."""
+
+    order: WorkOrderRequested
+
+
+OpenWorkOrder = Requested | Approved | UnderWay | Paused
+WorkOrder = Unrequested | OpenWorkOrder | Completed | Cancelled

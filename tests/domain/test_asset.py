@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from domain.asset import (
+    ESCALATION_LEVEL_MAX,
     NOTE_LENGTH_MAX,
     TITLE_LENGTH_MAX,
     AcknowledgeAlert,
     AlertAcknowledged,
     AlertCleared,
+    AlertEscalated,
     AlertRaised,
     AssetCommand,
     AssetCommissioned,
@@ -22,6 +25,7 @@ from domain.asset import (
     ClearAlert,
     CommissionAsset,
     DesireSetpoint,
+    EscalateAlert,
     RaiseAlert,
     RegisterAsset,
     Registered,
@@ -39,6 +43,7 @@ from domain.asset import (
 from domain.asset_model import Severity
 from domain.asset_types import asset_type
 from domain.errors import CommandRejected, InvalidInput, NotFound
+from domain.thread import Link, LinkKind, NodeState, Standing
 from tests.domain.specification import given
 
 LOOP = "loop-1"
@@ -215,6 +220,33 @@ def test_an_alert_is_acknowledged_once() -> None:
     given(registered, alert_raised(), acknowledged).when(
         AcknowledgeAlert(LOOP, ALERT, "seen again")
     ).then()
+
+
+def test_an_alert_is_escalated_upwards_while_it_is_open() -> None:
+    first = EscalateAlert(LOOP, ALERT, 1, "shift lead", "nobody came")
+    escalated = AlertEscalated(**vars(first))
+    given(registered, alert_raised()).when(first).then(escalated)
+    past = (registered, alert_raised(), escalated)
+    for level in (-1, 0, 1, ESCALATION_LEVEL_MAX + 1):
+        again = replace(first, level=level)
+        given(*past).when(again).then_rejected(InvalidInput, "alert.level_out_of_range", level)
+    higher = replace(first, level=ESCALATION_LEVEL_MAX)
+    given(*past).when(higher).then(AlertEscalated(**vars(higher)))
+    given(registered, alert_raised()).when(replace(first, to=" ")).then_rejected(
+        InvalidInput, "text.empty"
+    )
+    cleared = AlertCleared(LOOP, ALERT, 6e-4)
+    given(*past, cleared).when(higher).then_rejected(NotFound, "alert.unknown")
+    assert fold([*past, cleared]) == fold([registered])
+
+
+def test_an_alert_is_a_node_of_the_thread_until_it_clears() -> None:
+    node = f"alert:{ALERT}"
+    assert alert_raised().thread() == (
+        Standing(node, NodeState.ACTIVE),
+        Link(LinkKind.RAISED, "asset:loop-1", node),
+    )
+    assert AlertCleared(LOOP, ALERT, 6e-4).thread() == (Standing(node, NodeState.CLOSED),)
 
 
 def test_an_alert_clears_acknowledged_or_not() -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from domain.asset_model import AssetType, Direction, channel, health_limit, setpoint
+from domain.asset_model import (
+    EVERY_CHANNEL,
+    AssetType,
+    Direction,
+    channel,
+    health_limit,
+    setpoint,
+)
 from domain.errors import InvalidInput, NotFound
 
 PRESSURE = channel("pressure", "Pressure", "pressure", "bar", (-1, 6))
@@ -36,3 +43,14 @@ def test_a_limit_on_a_channel_that_is_not_there_is_refused() -> None:
     with pytest.raises(NotFound) as refused:
         AssetType("pump", "Pump", "A pump.", (PRESSURE,), health_limits=(limit,))
     assert (refused.value.code, refused.value.value) == ("channel.unknown", "flow")
+
+
+def test_an_alert_speaks_of_a_channel_or_of_every_one() -> None:
+    pump = AssetType("pump", "Pump", "A pump.", (PRESSURE,))
+    assert pump.judged("pressure") is PRESSURE
+    assert pump.judged("*") is EVERY_CHANNEL
+    assert EVERY_CHANNEL.si_unit == "s"
+    with pytest.raises(NotFound):
+        pump.judged("flow")
+    with pytest.raises(NotFound):  # it is none of the type's channels: no frame may bring it
+        pump.channel(EVERY_CHANNEL.name)

@@ -79,7 +79,7 @@ class Health:
             index=health.index,
             reasons=[
                 HealthReason(
-                    quantity=described.channel(reason.channel).quantity,
+                    quantity=described.judged(reason.channel).quantity,
                     value_si=reason.value,
                     limit_si=reason.limit,
                     severity=reason.severity,

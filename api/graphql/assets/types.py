@@ -271,7 +271,7 @@ class Alert(Node):
 
     async def _channel(self, context: OperationContext) -> Channel:
         row = await self._asset(context)
-        return asset_type(row.asset_type).channel(self.row.channel)
+        return asset_type(row.asset_type).judged(self.row.channel)
 
     async def _asset(self, context: OperationContext) -> AssetRow:
         row = await context.asset_by_asset_id.load(self.row.asset_id)

@@ -6,34 +6,72 @@ channel's row once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from domain.frame_statistics import (
+    TEXT_BYTES_KEPT,
     Records,
     TextStatistics,
     channel_names,
     unpack_statistics_many,
     unpack_texts,
 )
-from domain.frames import FloatArray, IntArray
+from domain.frames import FloatArray, Frame, IntArray, Quality
 from eventlog.database import Connection
-from eventlog.envelope import FrameWindow, RecordedEvent
+from eventlog.envelope import RecordedEvent
 
 Series = tuple[str, str]
 """An asset and a channel of it."""
+
+
+class ChannelState(NamedTuple):
+    """What is known of a channel, SI; `position` is that of the latest of its frames.
+
+    `value`, or `text` where the channel holds text, is the last GOOD reading, at `read_at_ns`;
+    None while there has been none. What begins with ``window`` is of its latest window.
+    """
+
+    value: float | None
+    text: str | None
+    read_at_ns: int | None
+    window_mean: float | None
+    window_end_ns: int
+    window_reading_count: int
+    window_good_count: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSummary:
+    """A frame as far as its row tells: `statistics` as they lie there, not empty."""
+
+    asset_id: str
+    position: int
+    end_ns: int
+    statistics: bytes
+
+
+def summary_of(event: RecordedEvent) -> FrameSummary:
+    """Return the summary of the frame that `event` holds."""
+    window = event.window
+    assert window is not None, "a frame has a window"
+    asset_id = event.stream.partition(":")[2]
+    return FrameSummary(asset_id, event.position, window.end_ns, window.statistics)
+
+
+# --- fold ---------------------------------------------------------------------------------
 
 
 async def fold_frames(
     connection: Connection, ledger_id: int, frames: Sequence[RecordedEvent]
 ) -> None:
     """Keep, per channel, the last GOOD reading and the latest window of `frames`."""
-    statistics = _statistics(frames)
-    rows = {**_numeric_rows(frames, statistics), **_text_rows(frames, statistics)}
+    rows = channel_states([summary_of(event) for event in frames])
     if not rows:
         return
     # Sorted, so that two processes that fold at once lock rows in one order.
@@ -68,9 +106,64 @@ _STORE: Final = """
         position = greatest(excluded.position, held.position)
 """
 
-_Row = tuple[
-    float | None, str | None, int | None, float | None, int, int, int, int
-]  # value, text, read_at_ns, window_mean, window_end_ns, reading_count, good_count, position
+
+def channel_states(frames: Sequence[FrameSummary]) -> dict[Series, ChannelState]:
+    """Return what `frames`, in the log's order, say of each channel that they have."""
+    statistics = _statistics(frames)
+    return {**_numeric_states(frames, statistics), **_text_states(frames, statistics)}
+
+
+def merged(
+    held: Mapping[Series, ChannelState], newer: Mapping[Series, ChannelState]
+) -> dict[Series, ChannelState]:
+    """Return `held` after `newer`, which is of frames beyond them in the log; as `_STORE` does."""
+    states = dict(held)
+    for series, state in newer.items():
+        before = states.get(series)
+        states[series] = state if before is None else _after(before, state)
+    return states
+
+
+def _after(held: ChannelState, newer: ChannelState) -> ChannelState:
+    read = newer.read_at_ns is not None and (
+        held.read_at_ns is None or newer.read_at_ns >= held.read_at_ns
+    )
+    reading = newer if read else held
+    window = newer if newer.window_end_ns >= held.window_end_ns else held
+    return window._replace(
+        value=reading.value,
+        text=reading.text,
+        read_at_ns=reading.read_at_ns,
+        position=max(held.position, newer.position),
+    )
+
+
+def states_until(frame: Frame, until_ns: int, position: int) -> dict[Series, ChannelState]:
+    """Return what the readings of `frame` up to `until_ns` say, as if it had ended there."""
+    ends = [clock[clock <= until_ns] for clock in frame.clocks]
+    end_ns = max((int(clock[-1]) for clock in ends if len(clock)), default=None)
+    states: dict[Series, ChannelState] = {}
+    for index, channel in enumerate(frame.header.channels):
+        count = len(ends[channel.clock])
+        if count and end_ns is not None:
+            good = np.flatnonzero(frame.qualities[index][:count] == Quality.GOOD)
+            at = int(good[-1]) if len(good) else None
+            read_at_ns = None if at is None else int(frame.channel_times_ns(index)[at])
+            value, text, mean = None, None, None
+            if channel.is_text:
+                text = None if at is None else _kept(frame.values[index][at])
+            elif at is not None:
+                si = frame.channel_si(index)
+                value, mean = float(si[at]), float(si[good].sum() / len(good))
+            states[frame.header.asset, channel.name] = ChannelState(
+                value, text, read_at_ns, mean, end_ns, count, len(good), position
+            )
+    return states
+
+
+def _kept(text: str) -> str:
+    """Return as much of `text` as the statistics of a frame keep."""
+    return text.encode()[:TEXT_BYTES_KEPT].decode(errors="ignore")
 
 
 # --- statistics of frames -----------------------------------------------------------------
@@ -85,9 +178,9 @@ class _Statistics:
     has_text: bool
 
 
-def _statistics(frames: Sequence[RecordedEvent]) -> list[_Statistics]:
+def _statistics(frames: Sequence[FrameSummary]) -> list[_Statistics]:
     """Return the statistics of each of `frames`, which lie in their rows."""
-    packed = [_window(event).statistics for event in frames]
+    packed = [frame.statistics for frame in frames]
     found: dict[int, _Statistics] = {}
     for stack in unpack_statistics_many(packed):
         has_text = len(channel_names(packed[stack.places[0]])) > len(stack.names)
@@ -96,18 +189,12 @@ def _statistics(frames: Sequence[RecordedEvent]) -> list[_Statistics]:
     return [found[place] for place in range(len(frames))]
 
 
-def _window(event: RecordedEvent) -> FrameWindow:
-    window = event.window
-    assert window is not None, "a frame has a window"
-    return window
-
-
 # --- numbers ------------------------------------------------------------------------------
 
 
-def _numeric_rows(
-    frames: Sequence[RecordedEvent], statistics: Sequence[_Statistics]
-) -> dict[Series, _Row]:
+def _numeric_states(
+    frames: Sequence[FrameSummary], statistics: Sequence[_Statistics]
+) -> dict[Series, ChannelState]:
     """Return what the frames' numeric channels come to, as if merged in the log's order."""
     numbers: dict[Series, int] = {}
     series = np.array(_numbered(frames, statistics, numbers), np.int64)
@@ -115,8 +202,8 @@ def _numeric_rows(
         return {}
     lengths = [len(of_frame.names) for of_frame in statistics]
     records = np.concatenate([of_frame.records for of_frame in statistics])
-    end_ns = np.repeat(np.array([_window(event).end_ns for event in frames], np.int64), lengths)
-    position = np.repeat(np.array([event.position for event in frames], np.int64), lengths)
+    end_ns = np.repeat(np.array([frame.end_ns for frame in frames], np.int64), lengths)
+    position = np.repeat(np.array([frame.position for frame in frames], np.int64), lengths)
     good_count = records["good_count"].astype(np.int64)
     good = np.flatnonzero(good_count)
     read = np.full(len(numbers), -1)
@@ -136,25 +223,24 @@ def _numeric_rows(
         newest.tolist(),
         strict=True,
     )
-    return dict(zip(numbers, columns, strict=True))
+    return dict(zip(numbers, map(ChannelState._make, columns), strict=True))
 
 
 def _numbered(
-    frames: Sequence[RecordedEvent],
+    frames: Sequence[FrameSummary],
     statistics: Sequence[_Statistics],
     numbers: dict[Series, int],
 ) -> list[int]:
     """Return the number of each frame's channels, one after the other; new ones get the next."""
     series: list[int] = []
-    of_stream: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-    for event, of_frame in zip(frames, statistics, strict=True):
-        key = (event.stream, of_frame.names)
-        if key not in of_stream:
-            asset_id = event.stream.partition(":")[2]
-            of_stream[key] = [
-                numbers.setdefault((asset_id, name), len(numbers)) for name in of_frame.names
+    of_asset: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for frame, of_frame in zip(frames, statistics, strict=True):
+        key = (frame.asset_id, of_frame.names)
+        if key not in of_asset:
+            of_asset[key] = [
+                numbers.setdefault((frame.asset_id, name), len(numbers)) for name in of_frame.names
             ]
-        series += of_stream[key]
+        series += of_asset[key]
     return series
 
 
@@ -176,36 +262,27 @@ def _or_none(
 # --- texts --------------------------------------------------------------------------------
 
 
-def _text_rows(
-    frames: Sequence[RecordedEvent], statistics: Sequence[_Statistics]
-) -> dict[Series, _Row]:
-    rows: dict[Series, _Row] = {}
-    for event, of_frame in zip(frames, statistics, strict=True):
+def _text_states(
+    frames: Sequence[FrameSummary], statistics: Sequence[_Statistics]
+) -> dict[Series, ChannelState]:
+    states: dict[Series, ChannelState] = {}
+    for frame, of_frame in zip(frames, statistics, strict=True):
         if of_frame.has_text:
-            asset_id = event.stream.partition(":")[2]
-            for name, text in unpack_texts(_window(event).statistics).items():
-                key = (asset_id, name)
-                rows[key] = _with_text(rows.get(key), text, event)
-    return rows
+            for name, text in unpack_texts(frame.statistics).items():
+                series, state = (frame.asset_id, name), _text_state(text, frame)
+                held = states.get(series)
+                states[series] = state if held is None else _after(held, state)
+    return states
 
 
-def _with_text(held: _Row | None, text: TextStatistics, event: RecordedEvent) -> _Row:
-    """Return the row `held` after one more frame of a channel that holds text."""
-    end_ns, last, last_ns = _window(event).end_ns, text.last, text.last_ns
-    counts = (text.reading_count, text.good_count)
-    if held is None:
-        read = (last, last_ns) if text.good_count else (None, None)
-        return (None, *read, None, end_ns, *counts, event.position)
-    _, held_text, held_ns, _, held_end_ns, *held_counts, _ = held
-    newer = bool(text.good_count) and (held_ns is None or last_ns >= held_ns)
-    later = end_ns >= held_end_ns
-    return (
-        None,
-        last if newer else held_text,
-        last_ns if newer else held_ns,
-        None,
-        max(end_ns, held_end_ns),
-        counts[0] if later else held_counts[0],
-        counts[1] if later else held_counts[1],
-        event.position,
+def _text_state(text: TextStatistics, frame: FrameSummary) -> ChannelState:
+    return ChannelState(
+        value=None,
+        text=text.last,
+        read_at_ns=text.last_ns if text.good_count else None,
+        window_mean=None,
+        window_end_ns=frame.end_ns,
+        window_reading_count=text.reading_count,
+        window_good_count=text.good_count,
+        position=frame.position,
     )

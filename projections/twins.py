@@ -7,55 +7,67 @@ without an event.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import ClassVar, Final, assert_never
+from typing import Any, ClassVar, Final
 
 import asyncpg
 
-from domain.asset import (
-    AlertAcknowledged,
-    AlertCleared,
-    AlertRaised,
-    AssetCommissioned,
-    AssetEvent,
-    AssetRegistered,
-    AssetRetired,
-    SetpointDesired,
-    SetpointReported,
-)
 from domain.asset_model import Severity
 from domain.asset_types import asset_type
 from domain.events import FRAME_RECORDED
 from domain.frames import time_from_ns
 from domain.health import Health, OpenAlert, assess_health
+from domain.records import CORRECTED, SIGNED
 from eventlog.database import Connection, Pool
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf
-from projections.twin_channels import fold_frames
+from projections.twin_channels import ChannelState, fold_frames
+from projections.twin_facts import (
+    AssetFacts,
+    AssetRow,
+    Lifecycle,
+    SetpointState,
+    effective_occurrences,
+    fold_facts,
+    occurrence,
+    read_facts,
+)
+
+__all__ = [
+    "AssetRow",
+    "ChannelReading",
+    "Connectivity",
+    "Lifecycle",
+    "SetpointState",
+    "Twin",
+    "TwinProjection",
+    "find_asset",
+    "find_assets",
+    "judged_twin",
+    "list_assets",
+    "projection_position",
+    "twins_by_asset_id",
+]
 
 TYPES: Final = (
     FRAME_RECORDED,
-    "asset.registered",
+    "asset.alert_acknowledged",
+    "asset.alert_cleared",
+    "asset.alert_escalated",
+    "asset.alert_raised",
     "asset.commissioned",
+    "asset.placed",
+    "asset.registered",
     "asset.retired",
     "asset.setpoint_desired",
     "asset.setpoint_reported",
-    "asset.alert_raised",
-    "asset.alert_acknowledged",
-    "asset.alert_cleared",
+    CORRECTED,
+    SIGNED,
 )
-
-
-class Lifecycle(StrEnum):
-    """How far an asset has come."""
-
-    REGISTERED = "REGISTERED"
-    IN_SERVICE = "IN_SERVICE"
-    RETIRED = "RETIRED"
 
 
 class Connectivity(StrEnum):
@@ -76,106 +88,158 @@ class TwinProjection:
     version: ClassVar[int] = 1
     types: ClassVar[tuple[str, ...] | None] = TYPES
     payloads: ClassVar[PayloadOf] = PayloadOf.FACTS
+    tables: ClassVar[tuple[str, ...]] = ("twin_asset", "twin_channel", "twin_setpoint")
 
     async def fold(
         self, connection: Connection, ledger: Ledger, events: Sequence[RecordedEvent]
     ) -> None:
         """Change the rows by `events`."""
+        told: dict[str, list[RecordedEvent]] = {}
         for event in events:
-            if not event.is_frame:
-                await _fold_fact(connection, ledger.ledger_id, event, event.fact)
+            if event.stream.startswith("asset:"):
+                told.setdefault(event.stream.partition(":")[2], []).append(event)
+        if told:
+            await _fold_facts(connection, ledger, told)
         await fold_frames(connection, ledger.ledger_id, [e for e in events if e.is_frame])
 
 
-async def _fold_fact(
-    connection: Connection, ledger_id: int, event: RecordedEvent, fact: AssetEvent
+async def _fold_facts(
+    connection: Connection, ledger: Ledger, told: Mapping[str, Sequence[RecordedEvent]]
 ) -> None:
-    match fact:
-        case AssetRegistered():
+    """Change the rows by what each asset's stream was told, after a correction by all of it."""
+    held = await _held_facts(connection, ledger.ledger_id, list(told))
+    folded: list[tuple[AssetFacts, RecordedEvent]] = []
+    withdrawn: list[str] = []
+    for asset_id, events in told.items():
+        last = events[-1]
+        if any(event.type == CORRECTED for event in events):
+            everything = await read_facts(ledger, last.stream, last.version)
+            facts = fold_facts(None, effective_occurrences(everything))
+        else:
+            plain = [occurrence(event) for event in events if event.type != SIGNED]
+            facts = fold_facts(held.get(asset_id), plain)
+        if facts is not None:
+            folded.append((facts, last))
+        elif asset_id in held:
+            withdrawn.append(asset_id)
+    if withdrawn:
+        for table in ("twin_asset", "twin_setpoint"):
             await connection.execute(
-                """
-                insert into twin_asset values ($1, $2, $3, $4, $5, $6, $7, $8)
-                on conflict (ledger_id, asset_id) do nothing
-                """,
-                ledger_id,
-                fact.asset_id,
-                fact.asset_type,
-                fact.title,
-                Lifecycle.REGISTERED,
-                event.version,
-                event.occurred_at,
-                event.position,
+                f"delete from {table} where ledger_id = $1 and asset_id = any($2)",
+                ledger.ledger_id,
+                withdrawn,
             )
-            return
-        case AssetCommissioned() | AssetRetired():
-            lifecycle = (
-                Lifecycle.RETIRED if isinstance(fact, AssetRetired) else Lifecycle.IN_SERVICE
-            )
-            await connection.execute(
-                "update twin_asset set lifecycle = $3 where ledger_id = $1 and asset_id = $2",
-                ledger_id,
-                fact.asset_id,
-                lifecycle,
-            )
-        case SetpointDesired():
-            await connection.execute(
-                """
-                insert into twin_setpoint
-                    (ledger_id, asset_id, setpoint, desired, desired_at, desired_by)
-                values ($1, $2, $3, $4, $5, $6)
-                on conflict (ledger_id, asset_id, setpoint) do update set
-                    desired = excluded.desired, desired_at = excluded.desired_at,
-                    desired_by = excluded.desired_by
-                """,
-                ledger_id,
-                fact.asset_id,
-                fact.setpoint,
-                fact.value,
-                event.occurred_at,
-                event.actor,
-            )
-        case SetpointReported():
-            await connection.execute(
-                """
-                insert into twin_setpoint (ledger_id, asset_id, setpoint, reported, reported_at)
-                values ($1, $2, $3, $4, $5)
-                on conflict (ledger_id, asset_id, setpoint) do update set
-                    reported = excluded.reported, reported_at = excluded.reported_at
-                """,
-                ledger_id,
-                fact.asset_id,
-                fact.setpoint,
-                fact.value,
-                event.occurred_at,
-            )
-        case AlertRaised() | AlertAcknowledged() | AlertCleared():
-            pass  # the alerts projection keeps them; here they move the asset's version
-        case _:
-            assert_never(fact)
-    await connection.execute(
-        "update twin_asset set version = $3, position = $4 "
-        "where ledger_id = $1 and asset_id = $2 and version < $3",
+    await _store_facts(connection, ledger.ledger_id, folded)
+
+
+async def _held_facts(
+    connection: Connection, ledger_id: int, asset_ids: Sequence[str]
+) -> dict[str, AssetFacts]:
+    """Return what the rows say of each of `asset_ids`. Alerts have a projection of their own."""
+    assets = await connection.fetch(
+        "select * from twin_asset where ledger_id = $1 and asset_id = any($2)", ledger_id, asset_ids
+    )
+    setpoints = await connection.fetch(
+        "select * from twin_setpoint where ledger_id = $1 and asset_id = any($2)",
         ledger_id,
-        fact.asset_id,
-        event.version,
-        event.position,
+        asset_ids,
+    )
+    setpoints_of = _by_asset_id(setpoints)
+    return {
+        row["asset_id"]: AssetFacts(
+            row["asset_id"],
+            row["asset_type"],
+            row["title"],
+            row["registered_at"],
+            Lifecycle(row["lifecycle"]),
+            {
+                setpoint["setpoint"]: _setpoint_state(setpoint)
+                for setpoint in setpoints_of.get(row["asset_id"], ())
+            },
+        )
+        for row in assets
+    }
+
+
+async def _store_facts(
+    connection: Connection, ledger_id: int, folded: Sequence[tuple[AssetFacts, RecordedEvent]]
+) -> None:
+    # Sorted, so that two processes that fold at once lock rows in one order.
+    ordered = sorted(folded, key=lambda each: each[0].asset_id)
+    rows = [facts.row(last.version, last.position) for facts, last in ordered]
+    if not rows:
+        return
+    await connection.execute(
+        """
+        insert into twin_asset (ledger_id, asset_id, asset_type, title, lifecycle, version,
+            registered_at, position)
+        select $1, * from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[],
+            $7::timestamptz[], $8::bigint[])
+        on conflict (ledger_id, asset_id) do update set
+            asset_type = excluded.asset_type, title = excluded.title,
+            lifecycle = excluded.lifecycle, version = excluded.version,
+            registered_at = excluded.registered_at, position = excluded.position
+        """,
+        ledger_id,
+        *(
+            [getattr(row, name) for row in rows]
+            for name in (
+                "asset_id",
+                "asset_type",
+                "title",
+                "lifecycle",
+                "version",
+                "registered_at",
+                "position",
+            )
+        ),
+    )
+    await connection.execute(
+        """
+        with told as (
+            select * from unnest($3::text[], $4::text[], $5::float8[], $6::timestamptz[],
+                $7::text[], $8::float8[], $9::timestamptz[])
+                as s(asset_id, setpoint, desired, desired_at, desired_by, reported, reported_at)
+        ), withdrawn as (
+            delete from twin_setpoint held where ledger_id = $1 and asset_id = any($2)
+                and not exists (select from told where told.asset_id = held.asset_id
+                    and told.setpoint = held.setpoint)
+        )
+        insert into twin_setpoint (ledger_id, asset_id, setpoint, desired, desired_at, desired_by,
+            reported, reported_at)
+        select $1, * from told
+        on conflict (ledger_id, asset_id, setpoint) do update set
+            desired = excluded.desired, desired_at = excluded.desired_at,
+            desired_by = excluded.desired_by, reported = excluded.reported,
+            reported_at = excluded.reported_at
+        """,
+        ledger_id,
+        [row.asset_id for row in rows],
+        *_setpoint_columns([facts for facts, _ in ordered]),
     )
 
 
+def _setpoint_columns(assets: Sequence[AssetFacts]) -> list[list[Any]]:
+    """Return the set-points of `assets` as columns: asset, set-point, and what is known of it."""
+    states = [
+        (facts.asset_id, *(getattr(facts.setpoints[name], field) for field in _SETPOINT_FIELDS))
+        for facts in assets
+        for name in sorted(facts.setpoints)
+    ]
+    return [[state[n] for state in states] for n in range(len(_SETPOINT_FIELDS) + 1)]
+
+
+_SETPOINT_FIELDS: Final = (
+    "setpoint",
+    "desired",
+    "desired_at",
+    "desired_by",
+    "reported",
+    "reported_at",
+)
+
+
 # --- queries ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class AssetRow:
-    """An asset as registered. `version` is its stream's, for `expectedVersion`."""
-
-    asset_id: str
-    asset_type: str
-    title: str
-    lifecycle: Lifecycle
-    version: int
-    registered_at: datetime
-    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,18 +258,6 @@ class ChannelReading:
     window_mean: float | None
     good_ratio: float
     text: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SetpointState:
-    """A set-point as desired and as the machine reports it, SI."""
-
-    setpoint: str
-    desired: float | None
-    desired_at: datetime | None
-    desired_by: str | None
-    reported: float | None
-    reported_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,13 +348,13 @@ async def twins_by_asset_id(
         _by_asset_id(rows) for rows in (channels, setpoints, alerts)
     )
     return {
-        asset.asset_id: _twin(
+        asset.asset_id: judged_twin(
             asset,
             now,
             position,
-            channels_of.get(asset.asset_id, ()),
-            setpoints_of.get(asset.asset_id, ()),
-            alerts_of.get(asset.asset_id, ()),
+            {row["channel"]: _channel_state(row) for row in channels_of.get(asset.asset_id, ())},
+            [_setpoint_state(row) for row in setpoints_of.get(asset.asset_id, ())],
+            [_open_alert(row) for row in alerts_of.get(asset.asset_id, ())],
         )
         for asset in assets
     }
@@ -337,16 +389,23 @@ def _asset_row(row: asyncpg.Record) -> AssetRow:
     )
 
 
-def _twin(
+def judged_twin(
     asset: AssetRow,
     now: datetime,
     position: int,
-    channels: Sequence[asyncpg.Record],
-    setpoints: Sequence[asyncpg.Record],
-    alerts: Sequence[asyncpg.Record],
+    channels: Mapping[str, ChannelState],
+    setpoints: Sequence[SetpointState],
+    alerts: Sequence[OpenAlert],
 ) -> Twin:
+    """Return the twin of `asset`, judged at `now`.
+
+    Parameters
+    ----------
+    channels : by name, in the order in which the twin shows them; so are `setpoints`
+    alerts : those that are open, the latest raised first
+    """
     described = asset_type(asset.asset_type)
-    readings = tuple(_channel_reading(row, now) for row in channels)
+    readings = tuple(_channel_reading(name, state, now) for name, state in channels.items())
     last_reading_at = max((r.read_at for r in readings if r.read_at is not None), default=None)
     if last_reading_at is None:
         connectivity = Connectivity.NEVER_SEEN
@@ -354,20 +413,7 @@ def _twin(
         connectivity = Connectivity.STALE
     else:
         connectivity = Connectivity.ONLINE
-    health = assess_health(
-        described,
-        {r.channel: r.window_mean for r in readings if r.window_mean is not None},
-        [
-            OpenAlert(
-                Severity(row["severity"]),
-                row["channel"],
-                row["value"],
-                row["limit_value"],
-                row["message"],
-            )
-            for row in alerts
-        ],
-    )
+    means = {r.channel: r.window_mean for r in readings if r.window_mean is not None}
     return Twin(
         asset_id=asset.asset_id,
         as_of=now,
@@ -375,31 +421,34 @@ def _twin(
         connectivity=connectivity,
         last_reading_at=last_reading_at,
         readings=readings,
-        setpoints=tuple(_setpoint_state(row) for row in setpoints),
+        setpoints=tuple(setpoints),
         open_alert_count=len(alerts),
-        health=health,
+        health=assess_health(described, means, alerts),
     )
 
 
-def _channel_reading(row: asyncpg.Record, now: datetime) -> ChannelReading:
-    read_at = None if row["read_at_ns"] is None else time_from_ns(row["read_at_ns"])
+def _channel_reading(channel: str, state: ChannelState, now: datetime) -> ChannelReading:
+    read_at = None if state.read_at_ns is None else time_from_ns(state.read_at_ns)
     return ChannelReading(
-        channel=row["channel"],
-        value=row["value"],
+        channel=channel,
+        value=state.value,
         read_at=read_at,
         age_s=None if read_at is None else (now - read_at).total_seconds(),
-        window_mean=row["window_mean"],
-        good_ratio=row["window_good_count"] / row["window_reading_count"],
-        text=row["text"],
+        window_mean=state.window_mean,
+        good_ratio=state.window_good_count / state.window_reading_count,
+        text=state.text,
+    )
+
+
+def _channel_state(row: asyncpg.Record) -> ChannelState:
+    return ChannelState(*(row[name] for name in ChannelState._fields))
+
+
+def _open_alert(row: asyncpg.Record) -> OpenAlert:
+    return OpenAlert(
+        Severity(row["severity"]), row["channel"], row["value"], row["limit_value"], row["message"]
     )
 
 
 def _setpoint_state(row: asyncpg.Record) -> SetpointState:
-    return SetpointState(
-        row["setpoint"],
-        row["desired"],
-        row["desired_at"],
-        row["desired_by"],
-        row["reported"],
-        row["reported_at"],
-    )
+    return SetpointState(*(row[name] for name in _SETPOINT_FIELDS))

@@ -9,6 +9,7 @@ import pytest
 from api.app import projections
 from domain.asset import AssetEvent
 from domain.events import FRAME_RECORDED, event_types
+from domain.records import CORRECTED, SIGNED
 from projections.alerts import AlertProjection
 from projections.runner import Projection
 from projections.twins import TwinProjection
@@ -27,9 +28,9 @@ def test_twins_fold_every_event_of_an_asset() -> None:
         if known.event_class in typing.get_args(AssetEvent)
     }
     assert len(names) == len(typing.get_args(AssetEvent))
-    assert set(TwinProjection.types or ()) == {*names, FRAME_RECORDED}
+    assert set(TwinProjection.types or ()) == {*names, FRAME_RECORDED, CORRECTED, SIGNED}
 
 
 def test_alerts_fold_every_event_of_an_alert() -> None:
     names = {name for name in event_types() if name.startswith("asset.alert_")}
-    assert set(AlertProjection.types or ()) == names
+    assert set(AlertProjection.types or ()) == {*names, CORRECTED}

@@ -99,6 +99,12 @@ class LinkKind(IntEnum):
     MADE_FROM = 28  # lot -> part, where no run is known; with its quantity
 
 
+BEARS_ON_CAUSE: frozenset[LinkKind] = frozenset({LinkKind.PROCESSED_BY, LinkKind.INSPECTED_BY})
+"""Links whose effect bears on their cause: a part is what its runs made of it, and may be used
+because of what its inspections found. Where a part comes from leads through both, and what a bad
+lot or instrument reached leads through them to the parts."""
+
+
 class NodeState(IntEnum):
     """How a node stands; the numbers are stored and never change."""
 

@@ -30,12 +30,13 @@ from api.graphql.events.queries import EventQueries
 from api.graphql.events.subscriptions import EventSubscriptions
 from api.graphql.node import NodeQueries
 from api.graphql.scalars import SCALARS
+from api.graphql.thread.queries import ThreadQueries
 
 SDL_FILE: Final = Path(__file__).with_name("schema.graphql")
 
 
 @strawberry.type(description="What can be asked.")
-class Query(AssetQueries, AlertQueries, EventQueries, NodeQueries):
+class Query(AssetQueries, AlertQueries, EventQueries, ThreadQueries, NodeQueries):
     """All root fields that read."""
 
 

@@ -89,3 +89,12 @@ class AssetQueries:
     def asset_types(self) -> list[AssetType]:
         """Return the catalogue of asset types."""
         return [AssetType.of(described) for _, described in sorted(asset_types().items())]
+
+    @field(description="The asset type of this name; null where there is none.")
+    def asset_type(
+        self,
+        name: Annotated[str, strawberry.argument(description="Name of the asset type.")],
+    ) -> AssetType | None:
+        """Return one asset type."""
+        described = asset_types().get(name)
+        return None if described is None else AssetType.of(described)

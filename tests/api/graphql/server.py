@@ -37,6 +37,7 @@ from eventlog.ledger import Appended, Ledger
 from eventlog.tail import Tail
 from projections.alerts import AlertProjection
 from projections.runner import Projection, ProjectionRunner
+from projections.thread import ThreadProjection
 from projections.twins import TwinProjection
 
 LEDGER: Final = "plant-1"
@@ -313,7 +314,7 @@ async def _services(
         tail = Tail(ledger, database_url)
         stack.push_async_callback(tail.close)
         runners: dict[str, ProjectionRunner] = {}
-        projections: list[Projection] = [TwinProjection(), AlertProjection()]
+        projections: list[Projection] = [TwinProjection(), AlertProjection(), ThreadProjection()]
         for projection in projections:
             runner = ProjectionRunner(projection, tail)
             stack.push_async_callback(runner.close)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from domain.asset import AcknowledgeAlert, ClearAlert, RaiseAlert
-from domain.asset_model import Severity
+from domain.asset_model import EVERY_CHANNEL, Severity
 from tests.api.graphql.server import START, Server
 
 pytestmark = pytest.mark.anyio
@@ -261,3 +261,36 @@ async def test_alerts_of_assets_go_on_after_a_cursor_of_any_of_them(server: Serv
     after = cursor["pageInfo"]["endCursor"]
     pages = (await server.ask(document, after=after))["assets"]["nodes"]
     assert [ids(page["alerts"]) for page in pages] == [[raised[0]], [raised[1]]]
+
+
+async def test_an_alert_for_missing_data_is_measured_in_time(server: Server) -> None:
+    await server.register("pump-1")
+    alert_id = uuid.uuid4()
+    since = START - timedelta(seconds=180)
+    await server.command(
+        RaiseAlert(
+            "pump-1",
+            alert_id,
+            "data_missing",
+            Severity.WARNING,
+            EVERY_CHANNEL.name,
+            180.0,
+            180.0,
+            since,
+            "nothing was heard",
+        )
+    )
+    document = """
+        query($id: UUID!) {
+          alert(alertId: $id) { channel siUnit value limit(unit: "min") }
+          asset(assetId: "pump-1") { twin { health {
+            status reasons { channel message value limit(unit: "min") }
+          } } }
+        }
+    """
+    answer = await server.ask(document, id=str(alert_id))
+    assert answer["alert"] == {"channel": "*", "siUnit": "s", "value": 180.0, "limit": 3.0}
+    assert answer["asset"]["twin"]["health"] == {
+        "status": "WARNING",
+        "reasons": [{"channel": "*", "message": "nothing was heard", "value": 180.0, "limit": 3.0}],
+    }

@@ -105,14 +105,14 @@ async def test_asset_type_tells_all_that_it_declares(server: Server) -> None:
 async def test_bounds_of_a_type_come_in_any_unit_of_their_quantity(server: Server) -> None:
     data = await server.ask(
         """
-        { assetTypes { setpoints {
+        { assetType(name: "skab-pump-loop") { setpoints {
             name title quantity siUnit inputUnit
             safeMin(unit: "l/min") safeMax(unit: "m3/h") si: safeMax
         } } }
         """
     )
 
-    (flow,) = data["assetTypes"][0]["setpoints"]
+    (flow,) = data["assetType"]["setpoints"]
     assert flow["safeMin"] == pytest.approx(10)
     assert flow["safeMax"] == pytest.approx(9)
     assert flow["si"] == pytest.approx(0.0025)
@@ -120,16 +120,20 @@ async def test_bounds_of_a_type_come_in_any_unit_of_their_quantity(server: Serve
     assert (flow["quantity"], flow["siUnit"], flow["inputUnit"]) == ("volume_flow", "m3/s", "l/min")
 
 
+async def test_a_type_that_nobody_declared_is_null(server: Server) -> None:
+    assert await server.ask('{ assetType(name: "toaster") { name } }') == {"assetType": None}
+
+
 async def test_type_tells_its_alert_rules_in_outline(server: Server) -> None:
     data = await server.ask(
         """
-        { assetTypes { alertRules {
+        { assetType(name: "skab-pump-loop") { alertRules {
             name channel severity direction message holdS clearHoldS limit deviationRatio
         } } }
         """
     )
 
-    deviation, limit = data["assetTypes"][0]["alertRules"]
+    deviation, limit = data["assetType"]["alertRules"]
     assert deviation["name"] == "flow_restricted"
     assert deviation["limit"] is None
     assert deviation["deviationRatio"] == 0.0175

@@ -291,6 +291,7 @@ async def test_log_tells_where_it_and_its_projections_stand(server: Server) -> N
         "projections": [
             {"name": "twins", "position": 2, "lag": 0, "failure": None},
             {"name": "alerts", "position": 2, "lag": 0, "failure": None},
+            {"name": "thread", "position": 2, "lag": 0, "failure": None},
         ],
     }
     assert positions((await server.ask(EVENTS, first=5, after=log["start"]))["events"]) == [1, 2]

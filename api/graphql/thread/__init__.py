@@ -1,0 +1,1 @@
+"""The thread over GraphQL: traces and recalls."""

@@ -14,9 +14,12 @@ from typing import Final
 from eventlog.decoded import DECODED, READINGS_MAX
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
-from eventlog.reading import PayloadOf, read_page
+from eventlog.reading import Page, PayloadOf, read_page
 
 EVENTS_KEPT_MAX: Final = 4_000
+AHEAD_MAX: Final = 2
+"""Pages that are fetched before somebody asks for them."""
+
 FRAMES_AT_ONCE: Final = 16
 """Frames that are decoded before others get their turn on the event loop."""
 
@@ -32,24 +35,56 @@ class SharedPages:
         self._kept: deque[RecordedEvent] = deque()
         self._payload_bytes = 0
         self._turn = asyncio.Lock()
+        self._coming: dict[int, asyncio.Task[Page]] = {}
 
-    async def read(self, after: int, *, up_to: int, limit: int) -> Sequence[RecordedEvent]:
+    async def read(
+        self, after: int, *, up_to: int, limit: int, head: int | None = None
+    ) -> Sequence[RecordedEvent]:
         """Return events beyond position `after` up to `up_to` with their payloads.
 
         At most `limit` events, and no more payload than a page may have; at least one event where
         there is one.
+
+        Parameters
+        ----------
+        head : where the reader is going; the next page on the way there is fetched meanwhile
         """
         # In turns, so that who comes while a page is being read finds it read.
         async with self._turn:
             held = self._held(after, up_to, limit)
             if held:
                 return held
-            page = await read_page(
-                self.ledger, after, up_to=up_to, limit=limit, payloads=PayloadOf.ALL
-            )
+            coming = self._coming.pop(after, None) or self._fetch(after, up_to, limit)
+            page = await coming
             self._keep(after, page)
-            await _decode_frames(page)
-            return page
+            if page and head is not None and head > page[-1].position:
+                self._fetch_ahead(page[-1].position, head, limit)
+            await decode_frames(page)
+            return [event for event in page[:limit] if event.position <= up_to]
+
+    def _fetch(self, after: int, up_to: int, limit: int) -> asyncio.Task[Page]:
+        return asyncio.create_task(
+            read_page(self.ledger, after, up_to=up_to, limit=limit, payloads=PayloadOf.ALL)
+        )
+
+    def _fetch_ahead(self, after: int, head: int, limit: int) -> None:
+        if after in self._coming or self._held(after, head, 1):
+            return
+        while len(self._coming) >= AHEAD_MAX:
+            self._drop(next(iter(self._coming)))
+        task = self._coming[after] = self._fetch(after, head, limit)
+        # Whoever asks for the page is told; a page that nobody asks for failed nobody.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _drop(self, after: int) -> None:
+        self._coming.pop(after).cancel()
+
+    def forget(self) -> None:
+        """Keep nothing of what was read: the log may say of an event that it was erased."""
+        self._kept.clear()
+        self._payload_bytes = 0
+        for after in tuple(self._coming):
+            self._drop(after)
 
     def _held(self, after: int, up_to: int, limit: int) -> Sequence[RecordedEvent]:
         if not self._kept or not self._kept[0].position <= after + 1 <= self._kept[-1].position:
@@ -73,7 +108,7 @@ class SharedPages:
             self._payload_bytes -= len(self._kept.popleft().payload or b"")
 
 
-async def _decode_frames(page: Sequence[RecordedEvent]) -> None:
+async def decode_frames(page: Sequence[RecordedEvent]) -> None:
     """Decode the frames of `page` that nobody has decoded yet, as far as they can be kept."""
     encoded: dict[bytes, bytes] = {}
     readings = 0

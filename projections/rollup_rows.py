@@ -46,6 +46,18 @@ HOUR_S: Final = HOUR_NS // SECOND_NS
 TABLES: Final = {MINUTE_S: "rollup_minute", HOUR_S: "rollup_hour"}
 _WIDTH_NS: Final = {"minute": MINUTE_NS, "hour": HOUR_NS}
 
+CONTENTS: Final = {
+    "rollup_series": "select asset_id, channels, start_ns, end_ns, longest_ns from rollup_series "
+    "where ledger_id = $1",
+} | {
+    f"rollup_{table}": f"""
+        select s.asset_id, s.channels, r.bucket_start, {", ".join(f"r.{c}" for c in columns)}
+        from rollup_{table} r join rollup_series s using (series_id) where s.ledger_id = $1
+    """
+    for table, columns in (("minute", [*_ARRAYS]), ("hour", [*_ARRAYS, *_SETTLED]))
+}
+"""What the rows say, of one ledger: series are numbered as they come, by a sequence."""
+
 Row = npt.NDArray[np.void]
 
 

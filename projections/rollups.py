@@ -53,6 +53,7 @@ from projections.frame_readings import (
 )
 from projections.overlaps import Range, Span, Window, find_overlaps, joined_ranges
 from projections.rollup_rows import (
+    CONTENTS,
     delete_hours,
     delete_minutes,
     insert_hours,
@@ -80,6 +81,8 @@ class RollupProjection:
     version: ClassVar[int] = 2
     types: ClassVar[tuple[str, ...] | None] = (FRAME_RECORDED,)
     payloads: ClassVar[PayloadOf] = PayloadOf.ALL
+    tables: ClassVar[tuple[str, ...]] = ("rollup_series", "rollup_minute", "rollup_hour")
+    contents: ClassVar[Mapping[str, str]] = CONTENTS
 
     async def fold(
         self, connection: Connection, ledger: Ledger, events: Sequence[RecordedEvent]

@@ -11,7 +11,11 @@ down_revision = "0011"
 branch_labels = None
 depends_on = None
 
-STATEMENTS: tuple[str, ...] = ()
+STATEMENTS: tuple[str, ...] = (
+    "alter table projection_checkpoint add column generation integer not null default 0",
+    "comment on column projection_checkpoint.generation is "
+    "'how often rebuilt tables were switched in; what was remembered of the rows before is void'",
+)
 
 
 def upgrade() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -83,6 +84,50 @@ async def test_only_the_newest_events_are_kept(
     assert fetched == [0, 2, 4, 6, 8]
     assert await positions(pages, 5, 10) == [6, 7, 8, 9, 10]
     assert fetched[-1] == 5
+
+
+async def test_the_next_page_is_fetched_before_it_is_asked_for(
+    ledger: Ledger, fetched: list[int]
+) -> None:
+    await ledger.append([fact(n) for n in range(10)])
+    pages = SharedPages(ledger)
+
+    async def read(after: int, limit: int) -> list[int]:
+        page = await pages.read(after, up_to=after + limit, limit=limit, head=10)
+        return [event.position for event in page]
+
+    assert await read(0, 4) == [1, 2, 3, 4]
+    await asyncio.sleep(0)
+    assert fetched == [0, 4]
+    assert await read(4, 4) == [5, 6, 7, 8]
+    assert await read(8, 4) == [9, 10]
+    assert fetched == [0, 4, 8]
+    assert await read(2, 4) == [3, 4, 5, 6]  # of the pages that are kept
+    pages.forget()
+    assert await read(0, 4) == [1, 2, 3, 4]
+    assert await positions(pages, 4, 5) == [5]  # less than what was fetched ahead
+    assert await positions(pages, 5, 10) == [6, 7, 8]
+    assert fetched == [0, 4, 8, 0, 4]
+
+
+async def test_a_page_that_cannot_be_fetched_ahead_fails_who_asks_for_it_and_comes_then(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.append([fact(n) for n in range(10)])
+    failing = {5}
+
+    async def cut(ledger: Ledger, after: int, **wanted: Any) -> Any:
+        if after in failing:
+            raise ConnectionResetError("cut")
+        return await read_page(ledger, after, **wanted)
+
+    monkeypatch.setattr("projections.pages.read_page", cut)
+    pages = SharedPages(ledger)
+    await pages.read(0, up_to=5, limit=5, head=10)
+    with pytest.raises(ConnectionResetError):
+        await pages.read(5, up_to=10, limit=5, head=10)
+    failing.clear()
+    assert await positions(pages, 5, 10) == [6, 7, 8, 9, 10]
 
 
 async def test_frames_of_a_page_are_decoded_once_and_together(

@@ -1,8 +1,8 @@
 """`heddle demo`: the whole path at once, each part a process of its own.
 
-A server on its embedded database, and beside it an edge agent that replays the real recordings
-of a pump loop, or a simulated pump where there are none. Everything ends with one Ctrl-C, and a
-new start goes on where the last one stopped.
+A server on its embedded database, a small made-up factory whose parts can be traced, and an edge
+agent that replays the real recordings of a pump loop, or a simulated pump where there are none.
+Everything ends with one Ctrl-C, and a new start goes on where the last one stopped.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import httpx
 import typer
 import yaml
 
+from api.plant_history import HistoryName, plant_history
+from api.plant_history.recalls import lot_to_recall
 from api.settings import ServerSettings
 from api.trace import query
 from domain.errors import HeddleError, Unavailable
@@ -38,6 +40,9 @@ ASSET_TYPE: Final = "skab-pump-loop"
 HISTORY: Final = ("pump-loop-1", "Pump loop, recorded 2020 (SKAB)")
 LIVE: Final = ("pump-loop-live", "Pump loop, recording replayed as if it happened now (SKAB)")
 SIMULATED: Final = ("pump-simulated", "SIMULATED pump loop: no recordings were found")
+
+FACTORY: Final = HistoryName(parts=300, seed=1, months=6)
+"""The made-up factory: small enough to be there in seconds."""
 
 CHANNELS: Final = {
     "accelerometer_1": ("Accelerometer1RMS", "g_n"),
@@ -61,8 +66,10 @@ mutation Commission($input: CommissionAssetInput!) {
 }
 """
 PROGRESS: Final = """
-{ log { position projections { lag } } assets(first: 10) { nodes {
-    assetId twin { connectivity openAlertCount health { status } } } } }
+{ log { position projections { lag } } %s }
+"""
+PROGRESS_OF: Final = """a%d: asset(assetId: "%s") {
+    assetId twin { connectivity openAlertCount health { status } } }
 """
 
 
@@ -84,6 +91,7 @@ def run_demo(settings: ServerSettings, recordings: Path) -> int:
             return 0 if stopping.is_set() else 1
         for asset_id, title in assets:
             _register(url, asset_id, title)
+        _make_factory(stopping)
         what = "a SIMULATED pump" if assets == [SIMULATED] else f"recordings of {recordings}"
         say(f"starting an edge agent on {what} ...")
         agent = stack.enter_context(
@@ -98,7 +106,7 @@ def run_demo(settings: ServerSettings, recordings: Path) -> int:
             )
         )
         _show_things_to_try(url, assets[0][0])
-        status = _watch(url, server, agent, stopping)
+        status = _watch(url, [asset_id for asset_id, _ in assets], server, agent, stopping)
         say("stopping ...")
     say("stopped; `make demo` goes on from here")
     return status
@@ -153,30 +161,61 @@ def _recording(
     }
 
 
+def _make_factory(stopping: threading.Event) -> None:
+    """Let the ledger have the made-up factory; where it has it, this takes a moment."""
+    say(f"a made-up factory of {FACTORY.parts} parts ...")
+    size = zip(("--parts", "--seed", "--months"), map(str, FACTORY), strict=True)
+    with _process("generate", *(word for option in size for word in option)) as process:
+        while process.poll() is None and not stopping.wait(0.1):
+            pass
+    if process.returncode != 0 and not stopping.is_set():
+        say("it could not be made (why stands above); the rest goes on without it")
+
+
 def _show_things_to_try(url: str, asset_id: str) -> None:
     twin = "twin { connectivity health { status } readings { channel value siUnit ageS } }"
-    body = json.dumps({"query": f'{{ asset(assetId: "{asset_id}") {{ {twin} }} }}'})
+    bad = lot_to_recall(plant_history(*FACTORY[:2], months=FACTORY.months))
+    assert bad is not None, "every history begins with deliveries"
+    asked = f'{{ asset(assetId: "{asset_id}") {{ {twin} }} }}'
+    recall = f'{{ recall(roots: ["{bad.stream}"]) {{ total parts {{ state count }} }} }}'
+    part = bad.failed[0] if bad.failed else "part:SN-1-1"
     typer.echo(
         f"""
-  Three things to try:
+  Things to try:
 
     1. GraphiQL, with examples:   {url}/graphql
-    2. The twin of a pump:        curl -s {url}/graphql -H 'content-type: application/json' \\
-                                    -d '{body}'
+    2. The twin of a pump:        {_curl(url, asked)}
     3. What happened to it:       .venv/bin/heddle trace asset:{asset_id} --server {url}
+
+  In the made-up factory one delivery was bad. What did it reach?
+
+    4. Recall it:                 .venv/bin/heddle trace {bad.stream} --server {url}
+       the same in GraphQL:       {_curl(url, recall)}
+    5. One that failed, why:      .venv/bin/heddle trace {part} --server {url}
+       all of it with proofs:     .venv/bin/heddle trace {part} --bundle sn.bundle --report sn.html
 
   Ctrl-C ends everything.
 """
     )
 
 
+def _curl(url: str, document: str) -> str:
+    body = json.dumps({"query": document})
+    return (
+        f"curl -s {url}/graphql -H 'content-type: application/json' \\\n"
+        f"                                    -d '{body}'"
+    )
+
+
 def _watch(
     url: str,
+    assets: list[str],
     server: subprocess.Popen[bytes],
     agent: subprocess.Popen[bytes],
     stopping: threading.Event,
 ) -> int:
     """Show progress until told to stop; return 1 when a process ended by itself."""
+    progress = PROGRESS % "".join(PROGRESS_OF % told for told in enumerate(assets))
     shown, shown_at = "", 0.0
     agent_told = False
     while not stopping.wait(PROGRESS_EVERY_S):
@@ -187,7 +226,7 @@ def _watch(
             say(f"the agent ended with status {agent.returncode}; the server goes on")
             agent_told = True
         try:
-            line = _progress_line(query(url, PROGRESS, {}))
+            line = _progress_line(query(url, progress, {}))
         except HeddleError as error:
             line = f"no answer: {error}"
         now = time.monotonic()
@@ -206,7 +245,8 @@ def _progress_line(state: dict[str, Any]) -> str:
     twins = ", ".join(
         f"{node['assetId']} {node['twin']['connectivity']}, "
         f"health {node['twin']['health']['status']}, open alerts {node['twin']['openAlertCount']}"
-        for node in state["assets"]["nodes"]
+        for name, node in state.items()
+        if name != "log" and node is not None
     )
     lag = max(projection["lag"] for projection in state["log"]["projections"])
     behind = f" ({lag:,} to fold)" if lag else ""

@@ -1,8 +1,9 @@
-"""`heddle trace`: a stream's events, asked of a server through its GraphQL API."""
+"""`heddle trace` through a server: a stream's events, and what the thread knows of it."""
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import Any, Final
 
 import httpx
@@ -27,18 +28,24 @@ query Trace($first: Int!, $after: Cursor, $streams: [String!]) {
 """
 
 
+THREAD: Final = """
+query Thread($roots: [String!]!) {
+  trace(roots: $roots, direction: BACK, first: 2000) { nodeColumns { kinds } cut }
+  recall(roots: $roots) { total position cut counts { kind state count } }
+}
+"""
+
+
 def trace_stream(server: str, stream: str, *, first: int, as_json: bool) -> None:
-    """Print at most `first` events of `stream`, or of both streams of an asset so named."""
-    streams = [stream] if ":" in stream else [asset_stream(stream), telemetry_stream(stream)]
+    """Print at most `first` events of `stream`, or of both streams of an asset so named.
+
+    And, for people, what it came from and what it reached, where the thread knows of it.
+    """
+    # Revisions of a document share its stream, and are things of their own in the thread.
+    own = stream.partition("@")[0]
+    streams = [own] if ":" in stream else [asset_stream(stream), telemetry_stream(stream)]
     events = _fetch(server, streams, first)
-    if not events:
-        raise NotFound(
-            "stream.unknown",
-            f"no event is recorded on {' or '.join(streams)}",
-            hint="`assets` in GraphQL lists what is known",
-            value=stream,
-        )
-    if as_json:
+    if as_json and events:
         for event in events:
             sys.stdout.write(orjson.dumps(event).decode() + "\n")
         return
@@ -47,6 +54,48 @@ def trace_stream(server: str, stream: str, *, first: int, as_json: bool) -> None
             f"{event['position']:>8}  {event['occurredAt']}  {event['type']:<24} "
             f"{_summary(event)}  by {event['actor']}, leaf {event['leafHash'][:12]}\n"
         )
+    thread = _thread(server, stream if ":" in stream else asset_stream(stream))
+    if not events and (as_json or not thread):
+        raise NotFound(
+            "stream.unknown",
+            f"no event is recorded on {' or '.join(streams)}",
+            hint="`assets` in GraphQL lists what is known",
+            value=stream,
+        )
+    for line in thread:
+        sys.stdout.write(line + "\n")
+
+
+def _thread(server: str, key: str) -> list[str]:
+    """Return what the thread knows of `key`, as lines; none where it knows nothing."""
+    try:
+        known = query(server, THREAD, {"roots": [key]})
+    except HeddleError as error:
+        if error.code == "thread.unknown_node":
+            return []
+        raise
+    back, recall = known["trace"], known["recall"]
+    causes = Counter(back["nodeColumns"]["kinds"])
+    more = " and more" if back["cut"] else ""
+    came_from = ", ".join(f"{count:,} {_words(kind)}" for kind, count in sorted(causes.items()))
+    reached: dict[str, list[str]] = {}
+    for each in recall["counts"]:
+        told = f"{each['count']:,} {_words(each['state'])}"
+        reached.setdefault(each["kind"], []).append(told)
+    return [
+        "",
+        f"{key} as the thread knows it at position {recall['position']:,}, itself counted:",
+        f"  came from  {came_from}{more}",
+        f"  reached    {recall['total']:,} things" + (" and more" if recall["cut"] else ""),
+        *(
+            f"             {_words(kind)}: {', '.join(states)}"
+            for kind, states in sorted(reached.items())
+        ),
+    ]
+
+
+def _words(name: str) -> str:
+    return name.lower().replace("_", " ")
 
 
 def query(server: str, document: str, variables: dict[str, Any]) -> dict[str, Any]:
@@ -105,5 +154,7 @@ def _summary(event: dict[str, Any]) -> str:
             f"sequence {frame['sequence']}"
         )
     return ", ".join(
-        f"{name} {value}" for name, value in event["fact"].items() if not name.endswith("_id")
+        f"{name} {value}"
+        for name, value in event["fact"].items()
+        if not name.endswith("_id") and value not in (None, [])
     )

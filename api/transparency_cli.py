@@ -18,6 +18,7 @@ from domain.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from api.settings import ServerSettings
+    from eventlog.bundle_events import BundleReport
     from eventlog.database import Pool
     from eventlog.findings import Erased, Finding
     from eventlog.notes import Note, VerifierKey
@@ -300,18 +301,36 @@ def _check_bundle(file: Path, trusted: Sequence[VerifierKey], *, as_json: bool) 
         "events": report.events,
         "payloads": report.payloads,
         "payloads_absent": report.payloads_absent,
+        "nodes": report.nodes,
+        "edges": report.edges,
+        "edges_unshown": report.edges_unshown,
+        "documents": report.documents,
+        "documents_named": report.documents_named,
+        "signatures": report.signatures,
         "erased": [asdict(erased) for erased in report.erased],
         "findings": _documents(report.findings),
     }
-    chosen = report.selection
     lines = [
-        f"{report.events} events of {report.ledger}, "
-        f"{chosen.stream or 'positions'} {chosen.first} to {chosen.last}, in the log of "
+        f"{report.events} events of {report.ledger}, {_chosen(report)}, in the log of "
         f"{report.checkpoint.size} that {report.checkpoint.origin} signed",
         *_warning(report.trusted, report.vkey),
         *_erased_lines(report.erased),
     ]
     _report(document, lines, report.findings, 0, as_json=as_json)
+
+
+def _chosen(report: BundleReport) -> str:
+    """Return which events a bundle holds."""
+    from eventlog.bundle_events import Selection
+
+    chosen = report.selection
+    if isinstance(chosen, Selection):
+        return f"{chosen.stream or 'positions'} {chosen.first} to {chosen.last}"
+    return (
+        f"all that the trace of {', '.join(chosen.roots)} ({chosen.direction.lower()}) as of "
+        f"{chosen.position} rests on: {report.nodes} things and {report.edges} links, "
+        f"{report.signatures} signatures, {report.documents} of {report.documents_named} files"
+    )
 
 
 def _check_proof(file: Path, trusted: Sequence[VerifierKey], *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -43,6 +44,19 @@ async def read_versions(
         list(streams),
     )
     return {row["stream"]: row["version"] for row in rows}
+
+
+async def read_positions(
+    source: Pool | Connection, ledger_id: int, event_ids: Iterable[uuid.UUID]
+) -> dict[uuid.UUID, int]:
+    """Return the position of each of `event_ids` that is recorded."""
+    rows = await source.fetch(
+        "select event_id, position from event_identity "
+        "where ledger_id = $1 and event_id = any($2::uuid[])",
+        ledger_id,
+        list(event_ids),
+    )
+    return {row["event_id"]: row["position"] for row in rows}
 
 
 async def recall(

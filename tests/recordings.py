@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from domain.frames import FloatArray, IntArray
 
@@ -88,8 +89,37 @@ def read_labels(name: str) -> list[int]:
     ]
 
 
+@dataclass(frozen=True)
+class FemtoLife:
+    """The vibration of a PRONOSTIA bearing until it failed: the RMS of a look every 10 s.
+
+    Parameters
+    ----------
+    horizontal_g, vertical_g : float64, shape (n,), g
+    """
+
+    horizontal_g: FloatArray
+    vertical_g: FloatArray
+
+
+def read_femto(bearing: str) -> FemtoLife:
+    """Return the life of the PRONOSTIA bearing named so, such as ``"Bearing1_2"``."""
+    path = data_folder() / "femto" / "features_dev12.parquet"
+    if not path.is_file():
+        _refuse(path)
+    columns = ["bearing", "snapshot", "h_rms", "v_rms"]
+    found = parquet.read_table(path, columns=columns).to_pydict()
+    rows = sorted(
+        row[1:]
+        for row in zip(*(found[column] for column in columns), strict=True)
+        if row[0] == bearing
+    )
+    assert [row[0] for row in rows] == list(range(1, len(rows) + 1)), "a look is missing"
+    return FemtoLife(np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
+
+
 def _refuse(path: Path) -> None:
-    reason = f"no recordings at {path}: set HEDDLE_DATA to the folder that holds skab/"
+    reason = f"no recordings at {path}: set HEDDLE_DATA to the folder that holds skab/, femto/"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

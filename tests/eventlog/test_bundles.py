@@ -407,3 +407,21 @@ def test_a_log_of_one_event_has_a_proof_without_hashes() -> None:
     written = Note(text, (log.sign(text),)).written
     proof = TlogProof.parse(f"c2sp.org/tlog-proof@v1\nindex 0\n\n{written}")
     assert proof.verify([log.verifier], b"only").size == 1
+
+
+# --- for ever -----------------------------------------------------------------------------
+
+STORED = Path(__file__).parent / "stored_bundles"
+
+
+@pytest.mark.parametrize(
+    ("name", "events", "documents"), [("stream_1.bundle", 3, 0), ("trace_1.bundle", 13, 1)]
+)
+def test_bundles_that_left_the_house_are_verified_for_ever(
+    name: str, events: int, documents: int
+) -> None:
+    key = VerifierKey.parse((STORED / "log.vkey").read_text().strip())
+    report = verify_bundle(STORED / name, [key])
+    assert report.findings == []
+    assert report.trusted
+    assert (report.events, report.documents) == (events, documents)

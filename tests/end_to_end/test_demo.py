@@ -1,0 +1,88 @@
+"""`heddle demo` as somebody sees it: a pump, a factory, and a recall that answers."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.end_to_end.processes import PATIENCE_S, REPOSITORY, Process, free_port
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that root's embedded server can pass through."""
+    made = Path(tempfile.mkdtemp(prefix="heddle-demo-"))
+    made.chmod(0o711)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def shown(demo: Process, pattern: str, after: int = 0) -> str:
+    """Return what the demo prints of `pattern` once it has."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if found := re.search(pattern, demo.log[after:]):
+            return found[0]
+        assert demo.is_running, demo.log
+        time.sleep(0.2)
+    raise AssertionError(f"no {pattern!r} in {demo.log}")
+
+
+def position(url: str) -> int:
+    answer = httpx.post(f"{url}/graphql", json={"query": "{ log { position } }"}, timeout=10)
+    return int(answer.json()["data"]["log"]["position"])
+
+
+def traced(name: str, url: str, demo: Process) -> str:
+    """Return what `heddle trace` prints of a bad lot, once its failures are folded."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        ran = subprocess.run(
+            [sys.executable, "-m", "api.cli", "trace", name, "--server", url],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+        )
+        assert ran.returncode == 0, ran.stderr + demo.log
+        if re.search(r"failure: \d+ active", ran.stdout) or time.monotonic() > deadline:
+            return ran.stdout
+        time.sleep(0.2)
+
+
+def test_the_demo_shows_a_factory_whose_bad_lot_can_be_recalled(folder: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        "HEDDLE_DATA_DIR": str(folder / "data"),
+        "HEDDLE_DATA": str(folder / "no recordings"),
+        "HEDDLE_PORT": str(port),
+    }
+    with Process(["demo"], environment, folder / "demo.log") as demo:
+        demo.start()
+        lot = shown(demo, r"lot:LOT-1-\d+")
+        told = traced(lot, url, demo)
+        assert "lot.received" in told
+        assert f"{lot} as the thread knows it" in told
+        assert re.search(r"part: .*shipped", told)
+        assert re.search(r"failure: \d+ active", told)
+        shown(demo, r"events.*; pump-simulated")
+        assert demo.stop() == 0
+
+        seen = len(demo.log)
+        demo.start()
+        shown(demo, r"lot:LOT-1-\d+", after=seen)
+        assert "could not be made" not in demo.log
+        assert position(url) < 12_000, "a second factory would be twice as many events"
+        assert demo.stop() == 0

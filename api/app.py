@@ -14,26 +14,50 @@ from starlette.routing import Route
 
 from api.graphql.endpoint import graphql_routes
 from api.ingest import IngestEndpoint
-from api.services import Services
+from api.services import Services, utc_now
 from api.settings import ServerSettings
 from api.transparency import open_signer, transparency_routes
 from eventlog.database import CONNECTION_LOST, create_pool
 from eventlog.ledger import Ledger
 from eventlog.signing import CheckpointPublisher
 from eventlog.tail import Tail
+from projections.active import ActiveLocks
 from projections.alert_policy import AlertPolicy
 from projections.alerts import AlertProjection
+from projections.maintenance import MaintenanceProjection
+from projections.missing_data import MissingDataPolicy, SilenceWatch
 from projections.pages import SharedPages
+from projections.plant import PlantProjection
+from projections.production import ProductionProjection
+from projections.quality import QualityProjection
+from projections.quarantine_policy import QuarantinePolicy
 from projections.rollups import RollupProjection
 from projections.runner import Projection, ProjectionRunner
+from projections.thread import ThreadProjection
+from projections.twin_history import TwinHistoryProjection
 from projections.twins import TwinProjection
+from projections.work_order_policy import WorkOrderPolicy
 
 READINESS_TIMEOUT_S: Final = 2.0
 
 
 def projections() -> list[Projection]:
     """Return every projection and policy that a server folds."""
-    return [TwinProjection(), AlertProjection(), RollupProjection(), AlertPolicy()]
+    return [
+        TwinProjection(),
+        TwinHistoryProjection(),
+        PlantProjection(),
+        AlertProjection(),
+        RollupProjection(),
+        ThreadProjection(),
+        AlertPolicy(),
+        MissingDataPolicy(),
+        WorkOrderPolicy(),
+        QuarantinePolicy(),
+        MaintenanceProjection(),
+        ProductionProjection(),
+        QualityProjection(),
+    ]
 
 
 @asynccontextmanager
@@ -47,15 +71,19 @@ async def open_services(settings: ServerSettings, database_url: str) -> AsyncIte
         tail = Tail(ledger, database_url)
         stack.push_async_callback(tail.close)
         runners: dict[str, ProjectionRunner] = {}
-        pages = SharedPages(ledger)
+        pages, locks = SharedPages(ledger), ActiveLocks(pool)
+        stack.push_async_callback(locks.close)
         for projection in projections():
-            runner = ProjectionRunner(projection, tail, pages)
+            runner = ProjectionRunner(projection, tail, pages, locks)
             stack.push_async_callback(runner.close)
             runners[projection.name] = runner
+        silence = SilenceWatch(ledger, runners[MissingDataPolicy.name], utc_now)
+        silence.start()
+        stack.push_async_callback(silence.close)
         signer = await open_signer(pool, settings)
         checkpoints = CheckpointPublisher(signer, interval_s=settings.checkpoint_interval_s)
         stack.push_async_callback(checkpoints.close)
-        yield Services(settings, ledger, tail, runners, checkpoints)
+        yield Services(settings, ledger, tail, runners, checkpoints, silence)
 
 
 def create_app(services: Services) -> Starlette:
@@ -87,7 +115,13 @@ class HealthEndpoints:
         """Answer 200 when queries and ingest can be served, else 503, with the reasons."""
         services = self._services
         projections = {
-            name: {"position": runner.position, "lag": runner.lag, "failure": runner.failure}
+            name: {
+                "position": runner.position,
+                "lag": runner.lag,
+                "events_per_s": round(runner.rate_per_s, 1),
+                "active": runner.active,
+                "failure": runner.failure,
+            }
             for name, runner in services.runners.items()
         }
         try:
@@ -110,6 +144,8 @@ class HealthEndpoints:
             for name, runner in services.runners.items()
             if runner.failure is not None
         ]
+        if services.silence is not None and services.silence.failure is not None:
+            reasons.append(f"missing data is not watched: {services.silence.failure}")
         if services.checkpoints is not None and services.checkpoints.failure is not None:
             reasons.append(f"checkpoints are not signed: {services.checkpoints.failure}")
         return _json(

@@ -11,8 +11,13 @@ from typing import Annotated
 import typer
 
 from api.archive_cli import register as register_archive
+from api.audit_cli import register as register_audit
+from api.documents_cli import register as register_documents
+from api.generate_cli import register as register_generate
 from api.log_cli import register as register_log
+from api.projections_cli import register as register_projections
 from api.stats_cli import register as register_stats
+from api.trace_cli import register as register_trace
 from api.transparency_cli import register as register_transparency
 from domain.errors import HeddleError
 from edge_agent.cli import app as agent_app
@@ -26,9 +31,14 @@ app = typer.Typer(
 )
 app.add_typer(agent_app, name="agent")
 register_log(app)
+register_audit(app)
 register_stats(app)
+register_projections(app)
 register_transparency(app)
 register_archive(app)
+register_documents(app)
+register_generate(app)
+register_trace(app)
 
 ServerUrl = Annotated[
     str, typer.Option("--server", envvar="HEDDLE_SERVER_URL", help="URL of a Heddle server.")
@@ -92,21 +102,6 @@ def import_(
     from edge_agent.cli import run
 
     run(config=config, server=server, state_dir=state_dir, data=data, once=True, as_json=as_json)
-
-
-@app.command()
-def trace(
-    stream: Annotated[
-        str, typer.Argument(help="A stream, such as asset:pump-1, or the name of an asset.")
-    ],
-    first: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many events.")] = 200,
-    server: ServerUrl = DEFAULT_SERVER,
-    as_json: AsJson = False,
-) -> None:
-    """Show what happened on a stream, oldest first, with positions and leaf hashes."""
-    from api.trace import trace_stream
-
-    trace_stream(server, stream, first=first, as_json=as_json)
 
 
 def main() -> None:

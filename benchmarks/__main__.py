@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import archive, frames, ingest, log, proofs, reading, readings, recorders
+from benchmarks import (
+    archive,
+    frames,
+    ingest,
+    log,
+    projections,
+    proofs,
+    reading,
+    readings,
+    recorders,
+    thread,
+)
 from benchmarks.report import Report
 
 BENCHMARKS = {
@@ -12,10 +23,12 @@ BENCHMARKS = {
     "archive": archive,
     "ingest": ingest,
     "log": log,
+    "projections": projections,
     "proofs": proofs,
     "reading": reading,
     "readings": readings,
     "recorders": recorders,
+    "thread": thread,
 }
 ONLY_BY_NAME = {"recorders"}  # needs psycopg, which nothing else here does
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 from domain import application_events, asset, ledger_events, records
 from domain.deciders import Decider
 from domain.documents import document
-from domain.maintenance import spare_part, work_order
-from domain.material import lot, part, process_run
+from domain.maintenance import spare_part, work_order, work_order_decider
+from domain.material import lot, lot_decider, part, part_decider, process_run
 from domain.opinions import model, prediction, scenario, setpoint_proposal
 from domain.plant import component, location
 from domain.quality import inspection, instrument, nonconformance
@@ -40,7 +40,24 @@ EVENT_MODULES: Final[tuple[ModuleType, ...]] = (
 )
 """Modules that declare events."""
 
-DECIDERS: Final[tuple[Decider[Any, Any, Any], ...]] = (asset.DECIDER,)
+DECIDERS: Final[tuple[Decider[Any, Any, Any], ...]] = (
+    asset.DECIDER,
+    component.DECIDER,
+    document.DECIDER,
+    inspection.DECIDER,
+    instrument.DECIDER,
+    location.DECIDER,
+    lot_decider.DECIDER,
+    model.DECIDER,
+    nonconformance.DECIDER,
+    part_decider.DECIDER,
+    prediction.DECIDER,
+    process_run.DECIDER,
+    scenario.DECIDER,
+    setpoint_proposal.DECIDER,
+    spare_part.DECIDER,
+    work_order_decider.DECIDER,
+)
 
 _BY_CATEGORY: Final = {decider.category: decider for decider in DECIDERS}
 _BY_COMMAND: Final = {command: decider for decider in DECIDERS for command in decider.command_types}

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from api.settings import ServerSettings
     from eventlog.database import Pool
     from eventlog.trace_bundles import Exported, TraceEvidence
-    from projections.trace import AsOf, Direction
+    from projections.as_of import AsOf
+    from projections.traced import Direction
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 WAYS: Final = ("back", "forward", "both")
@@ -183,14 +184,14 @@ async def _opened() -> AsyncIterator[tuple[Pool, str, ServerSettings]]:
 
 
 def _direction(text: str) -> Direction:
-    from projections.trace import Direction
+    from projections.traced import Direction
 
     return Direction[text.upper()]
 
 
 def _as_of(asked: Asked, now: datetime) -> AsOf:
     from api.log_cli import moment_of
-    from projections.trace import AsOf
+    from projections.as_of import AsOf
 
     valid_at = None if asked.valid_at is None else moment_of(asked.valid_at, now)
     if asked.as_of is None:

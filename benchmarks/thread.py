@@ -47,17 +47,10 @@ from eventlog.database import Connection, create_pool
 from eventlog.envelope import NewEvent, RecordedEvent, new_fact
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf, read_page
+from projections.as_of import AsOf
 from projections.thread import ThreadProjection
-from projections.trace import (
-    BACK_LINKS,
-    FORWARD_LINKS,
-    NODES_MAX,
-    AsOf,
-    Direction,
-    Trace,
-    recall,
-    trace,
-)
+from projections.trace import BACK_LINKS, FORWARD_LINKS, NODES_MAX, recall, trace
+from projections.traced import Direction, Trace
 
 LEDGER: Final = "plant-1"
 BATCH_EVENTS: Final = 1_000

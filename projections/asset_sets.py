@@ -8,8 +8,8 @@ from typing import Final
 
 from domain.errors import InvalidInput
 from eventlog.ledger import Ledger
+from projections.as_of import AsOf
 from projections.plant_queries import ItemKind, tree_below
-from projections.trace import AsOf
 
 ASSETS_MAX: Final = 2_000
 """Assets of one question; each has a row in the answer."""

@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Final
 
 from eventlog.ledger import Ledger
+from projections.as_of import NOW, AsOf
 from projections.plant_intervals import Facet, Finding
 from projections.plant_queries import moment_of
-from projections.trace import NOW, AsOf
 
 
 class FindingKind(StrEnum):

@@ -18,8 +18,8 @@ from domain.errors import InvalidInput
 from domain.plant.location import RollUp, location_stream
 from eventlog.ledger import Ledger
 from eventlog.reading import position_at
+from projections.as_of import NOW, AsOf
 from projections.plant_intervals import KNOWN_STILL, VALID_STILL, Facet
-from projections.trace import NOW, AsOf
 
 ITEMS_MAX: Final = 10_000
 """What one answer holds at most."""

@@ -20,6 +20,7 @@ from domain.health import HealthStatus
 from domain.plant.location import Level, unknown_location
 from domain.plant.roll_up import MemberHealth, Rule, rolled_up_grade, rolled_up_health
 from eventlog.ledger import Ledger
+from projections.as_of import NOW, AsOf
 from projections.plant import PlantProjection
 from projections.plant_queries import (
     ItemKind,
@@ -29,7 +30,6 @@ from projections.plant_queries import (
     stays_of,
     tree_below,
 )
-from projections.trace import NOW, AsOf
 from projections.twin_as_of import twin_as_of
 from projections.twins import (
     Connectivity,

@@ -14,8 +14,8 @@ from typing import Final
 from domain.asset import AssetRegistered, asset_stream
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf, read_page, stream_version_at
+from projections.as_of import AsOf
 from projections.plant_queries import moment_of
-from projections.trace import AsOf
 from projections.twin_facts import (
     AssetRow,
     Occurrence,

@@ -59,9 +59,7 @@ def test_every_reading_arrives_once_and_right(folder: Path) -> None:
 
 def test_nothing_is_lost_or_doubled_when_agent_and_server_are_killed(folder: Path) -> None:
     # Each recording takes some twenty seconds, so that the kills hit the middle of it.
-    sources = [
-        skab_source(asset, name, speed=60, window_s=5) for asset, name in RECORDINGS.items()
-    ]
+    sources = [skab_source(asset, name, speed=60, window_s=5) for asset, name in RECORDINGS.items()]
     with Server(folder) as server, Agent(folder / "agent", server.url, sources) as agent:
         server.start()
         for asset in RECORDINGS:

@@ -47,6 +47,7 @@ from eventlog.database import Pool
 from eventlog.envelope import new_fact
 from eventlog.ledger import Ledger
 from projections import plant_queries
+from projections.as_of import AsOf
 from projections.plant import PlantProjection
 from projections.plant_findings import FindingKind, list_findings
 from projections.plant_queries import (
@@ -58,7 +59,6 @@ from projections.plant_queries import (
     stays_of,
     tree_below,
 )
-from projections.trace import AsOf
 from tests.domain.corrections import correction_of
 from tests.projections.loop_frames import fold, fresh_ledgers, table
 from tests.projections.plant_history import Told, at, stream_of, tell

@@ -33,9 +33,9 @@ from eventlog.envelope import new_fact
 from eventlog.ledger import Ledger
 from projections import plant_twins
 from projections.alerts import AlertProjection
+from projections.as_of import AsOf
 from projections.plant import PlantProjection
 from projections.plant_twins import TwinKind, component_twins, location_twins
-from projections.trace import AsOf
 from projections.twin_history import TwinHistoryProjection
 from projections.twins import Connectivity, TwinProjection
 from tests.projections.loop_frames import NOON, fold, loop_frame, record, seconds_ns, told

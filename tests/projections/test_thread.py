@@ -14,8 +14,10 @@ from domain.material.part import PartAssembled, PartCreated, PartRemoved, PartSc
 from domain.thread import LinkKind, NodeState
 from eventlog.database import Pool
 from eventlog.ledger import Ledger
+from projections.as_of import AsOf
 from projections.thread import NUMBER_BITS, THREADED_TYPES, ThreadProjection
-from projections.trace import AsOf, Direction, trace
+from projections.trace import trace
+from projections.traced import Direction
 from tests.projections.loop_frames import fold, fresh_ledgers
 from tests.projections.thread_model import (
     Step,

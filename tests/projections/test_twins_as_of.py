@@ -35,9 +35,9 @@ from eventlog.erasure import erase
 from eventlog.ledger import Ledger
 from projections import twin_facts, twin_history
 from projections.alerts import AlertProjection
+from projections.as_of import NOW, AsOf
 from projections.content import check
 from projections.plant import PlantProjection
-from projections.trace import NOW, AsOf
 from projections.twin_as_of import twin_as_of
 from projections.twin_history import TwinHistoryProjection
 from projections.twins import AssetRow, Twin, TwinProjection, find_asset, twins_by_asset_id

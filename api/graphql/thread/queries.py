@@ -17,14 +17,8 @@ from api.graphql.thread.types import (
 )
 from domain.thread import LinkKind, NodeKind
 from projections.thread import ThreadProjection
-from projections.trace import (
-    DEPTH_MAX,
-    NODES_MAX,
-    ROOTS_MAX,
-    Direction,
-    recall,
-    trace,
-)
+from projections.trace import DEPTH_MAX, NODES_MAX, ROOTS_MAX, recall, trace
+from projections.traced import Direction
 
 Roots = Annotated[
     list[str],

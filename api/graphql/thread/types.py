@@ -14,17 +14,9 @@ from api.graphql.scalars import Column, Cursor, Position, described_enum
 from domain.errors import InvalidInput
 from domain.events import format_time
 from domain.thread import LinkKind, NodeKind, NodeState
-from projections.trace import (
-    NODES_MAX,
-    AsOf,
-    CutReason,
-    Direction,
-    Recall,
-    Trace,
-    TraceEdge,
-    TraceNode,
-    trace,
-)
+from projections.as_of import AsOf
+from projections.trace import NODES_MAX, trace
+from projections.traced import CutReason, Direction, Recall, Trace, TraceEdge, TraceNode
 
 OBJECTS_MAX: Final = 2_000
 """Nodes, and links, that are told as objects; columns tell `NODES_MAX`."""

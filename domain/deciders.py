@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 Others = Mapping[str, Any]
@@ -24,6 +25,10 @@ EventT = TypeVar("EventT")
 
 def _nothing(_command: Any, _state: Any, _others: Others) -> tuple[str, ...]:
     return ()
+
+
+def _untold(_command: Any) -> datetime | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ class Decider(Generic[CommandT, StateT, EventT]):
         known. `evolve` then takes any order, a command that is not late may not lie before what
         is known, and one with ``late=True`` sees its object as it was when it happened; by
         looking at its own stream, also as it is known now
+    happened_at : when what a command tells of was true, where its decision depends on that; its
+        events must be recorded as of then. None: whoever records them says when
     """
 
     category: str
@@ -57,6 +64,7 @@ class Decider(Generic[CommandT, StateT, EventT]):
     stream_of: Callable[[EventT], str]
     looks_at: Callable[[CommandT, StateT, Others], tuple[str, ...]] = _nothing
     by_valid_time: bool = False
+    happened_at: Callable[[CommandT], datetime | None] = _untold
 
     def fold(self, events: Iterable[EventT]) -> StateT:
         """Return the object that `events`, in order, make."""

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from domain.asset import Asset, asset_stream
 from domain.catalogue import decider_of_command, decider_of_stream
 from domain.deciders import OTHERS_MAX, Decider
-from domain.errors import CommandRejected, Conflict, HeddleError
+from domain.errors import CommandRejected, Conflict, HeddleError, InvalidInput
 from domain.events import format_time
 from domain.identifiers import check_identifier
 from domain.records import Entry, effective_entries
@@ -111,12 +111,15 @@ async def handle(
     ------
     CommandRejected
         ``command.out_of_order``: it is not late, and would lie before what is known
+    InvalidInput
+        ``command.time_mismatch``: it tells of another time than `occurred_at`
     HeddleError
         as the decider's `decide` and `Ledger.append`
     """
     format_time(occurred_at)  # refuses what has no zone before it is compared
     decider = decider_of_command(command)
     stream = decider.subject(command)
+    _check_time(decider.happened_at(command), occurred_at)
     check_identifier(decider.category.replace("-", "_"), stream.partition(":")[2])
     if idempotency is not None:
         earlier = await ledger.recall(idempotency)
@@ -204,6 +207,18 @@ async def _load_others(
             )
         for stream in missing:
             others[stream] = await _load(ledger, stream)
+
+
+def _check_time(told: datetime | None, occurred_at: datetime) -> None:
+    if told is not None and told != occurred_at:
+        raise InvalidInput(
+            "command.time_mismatch",
+            f"the command tells of {format_time(told)}, and is to be recorded as of "
+            f"{format_time(occurred_at)}",
+            hint="give both the time at which it happened",
+            value=format_time(told),
+            limit=format_time(occurred_at),
+        )
 
 
 def _check_order(

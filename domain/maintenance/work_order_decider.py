@@ -361,4 +361,7 @@ DECIDER: Final[Decider[WorkOrderCommand, WorkOrder, WorkOrderEvent]] = Decider(
     subject=lambda command: work_order_stream(command.work_order_id),
     stream_of=lambda event: work_order_stream(event.work_order_id),
     looks_at=looks_at,
+    happened_at=lambda command: (
+        command.completed_at if isinstance(command, CompleteWorkOrder) else None
+    ),
 )

@@ -411,4 +411,5 @@ DECIDER: Final[Decider[InspectionCommand, Inspection, InspectionEvent]] = Decide
     looks_at=lambda command, _inspection, _others: tuple(
         instrument_stream(name) for name in instruments_of(command)
     ),
+    happened_at=lambda command: command.inspected_at,
 )

@@ -247,6 +247,16 @@ def evolve(instrument: Instrument, event: InstrumentEvent) -> Instrument:
             assert_never(event)
 
 
+def _happened_at(command: InstrumentCommand) -> datetime | None:
+    match command:
+        case CalibrateInstrument(calibrated_at=calibrated_at):
+            return calibrated_at
+        case RetireInstrument(retired_at=retired_at):
+            return retired_at
+        case _:
+            return None
+
+
 DECIDER: Final[Decider[InstrumentCommand, Instrument, InstrumentEvent]] = Decider(
     category="instrument",
     command_types=get_args(InstrumentCommand),
@@ -255,4 +265,5 @@ DECIDER: Final[Decider[InstrumentCommand, Instrument, InstrumentEvent]] = Decide
     evolve=evolve,
     subject=lambda command: instrument_stream(command.instrument_id),
     stream_of=lambda event: instrument_stream(event.instrument_id),
+    happened_at=_happened_at,
 )

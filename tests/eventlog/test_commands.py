@@ -35,6 +35,7 @@ from domain.material.part import (
 )
 from domain.material.part_decider import UnknownPart
 from domain.material.process_run import Ended, Running, StartProcessRun
+from domain.quality.instrument import CalibrateInstrument, RegisterInstrument
 from domain.records import CorrectRecord, RecordCorrected
 from eventlog.commands import Handled, handle, load
 from eventlog.corrections import handle_correction
@@ -164,6 +165,17 @@ async def test_an_object_of_no_kind_has_no_state(ledger: Ledger) -> None:
     await ledger.append([fact(1, stream="oddity:1")])
     assert await load(ledger, "oddity:1") == (None, 1)
     assert await load(ledger, "lot:L-1") == (UnknownLot(), 0)
+
+
+async def test_what_a_command_tells_is_recorded_as_of_when_it_happened(ledger: Ledger) -> None:
+    await do(ledger, RegisterInstrument("CAL-1", "Caliper"))
+    calibrated = CalibrateInstrument("CAL-1", at(5), at(100))
+
+    error = await refusal(ledger, calibrated, 6)
+
+    assert isinstance(error, InvalidInput)
+    assert error.code == "command.time_mismatch"
+    assert (await do(ledger, calibrated, 5)).version == 2
 
 
 async def test_a_malformed_name_is_refused_before_anything_is_read(ledger: Ledger) -> None:

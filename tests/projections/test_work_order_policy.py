@@ -61,11 +61,14 @@ DONE = CompleteWorkOrder(
 async def tell(ledger: Ledger, *commands: Any, ago: timedelta = HOUR) -> None:
     """Have people and models command what happened some time ago."""
     for command in commands:
+        moment = datetime.now(UTC) - ago
+        if isinstance(command, CompleteWorkOrder):
+            command = replace(command, completed_at=moment)
         await handle(
             ledger,
             command,
             actor="user:mara",
-            occurred_at=datetime.now(UTC) - ago,
+            occurred_at=moment,
             event_id=lambda _: uuid.uuid4(),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
@@ -28,7 +28,7 @@ from eventlog.reading import (
     category_of,
     read_pages,
 )
-from projections.twin_facts import FACTS_MAX, Occurrence, effective_occurrences, occurrence
+from projections.twin_facts import FACTS_MAX, Occurrence, effective_occurrences
 
 AlertEvent = AlertRaised | AlertAcknowledged | AlertEscalated | AlertCleared
 
@@ -118,12 +118,12 @@ class AlertProjection:
             for streams in _read_together(corrected):
                 await _write_anew(connection, ledger, streams, events[-1].position)
             told = [event for event in told if event.stream not in corrected]
-        await _fold_told(connection, ledger.ledger_id, [occurrence(event) for event in told])
+        await _fold_told(connection, ledger.ledger_id, told)
 
 
-async def _fold_told(connection: Connection, ledger_id: int, told: Iterable[Occurrence]) -> None:
+async def _fold_told(connection: Connection, ledger_id: int, told: Iterable[RecordedEvent]) -> None:
     """Change the rows by what was told, as `_stories` would."""
-    raised: list[AlertRow] = []
+    raised: list[tuple[Any, ...]] = []
     acknowledged: dict[tuple[str, uuid.UUID], tuple[Any, ...]] = {}
     escalated: dict[tuple[str, uuid.UUID], tuple[Any, ...]] = {}
     cleared: dict[tuple[str, uuid.UUID], tuple[Any, ...]] = {}
@@ -133,7 +133,7 @@ async def _fold_told(connection: Connection, ledger_id: int, told: Iterable[Occu
         at = (*key, one.position, one.occurred_at)
         match fact:
             case AlertRaised():
-                raised.append(_raised(one, fact))
+                raised.append((one.position, one.occurred_at, *_RAISED_FIELDS(fact)))
             case AlertAcknowledged(note=note):
                 acknowledged[key] = (*at, one.actor, note)
             case AlertEscalated():
@@ -145,7 +145,7 @@ async def _fold_told(connection: Connection, ledger_id: int, told: Iterable[Occu
     # What each of them changes is no other's, and none counts before its alert was raised, so
     # their order does not matter.
     for statement, rows in (
-        (_INSERT, [_VALUES(row) for row in raised]),
+        (_RAISE, raised),
         (_ACKNOWLEDGE, list(acknowledged.values())),
         (_ESCALATE, list(escalated.values())),
         (_CLEAR, list(cleared.values())),
@@ -154,59 +154,16 @@ async def _fold_told(connection: Connection, ledger_id: int, told: Iterable[Occu
             await connection.execute(statement, ledger_id, *_columns(rows))
 
 
-def _raised(one: Occurrence, fact: AlertRaised) -> AlertRow:
-    return AlertRow(
-        alert_id=fact.alert_id,
-        position=one.position,
-        asset_id=fact.asset_id,
-        rule=fact.rule,
-        severity=fact.severity,
-        channel=fact.channel,
-        value=fact.value,
-        limit=fact.limit,
-        message=fact.message,
-        since=fact.since,
-        raised_at=one.occurred_at,
-        acknowledged_at=None,
-        acknowledged_by=None,
-        note=None,
-        cleared_at=None,
-    )
-
-
 def _columns(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-_TYPES: Final = {
-    "alert_id": "uuid",
-    "position": "bigint",
-    "asset_id": "text",
-    "rule": "text",
-    "severity": "text",
-    "channel": "text",
-    "value": "float8",
-    "limit": "float8",
-    "message": "text",
-    "since": "timestamptz",
-    "raised_at": "timestamptz",
-    "acknowledged_at": "timestamptz",
-    "acknowledged_by": "text",
-    "note": "text",
-    "cleared_at": "timestamptz",
-    "escalation_level": "integer",
-    "escalated_at": "timestamptz",
-    "escalated_to": "text",
-    "escalation_reason": "text",
-}
-_VALUES: Final = attrgetter(*_TYPES)
-_INSERT: Final = f"""
-    insert into alert (
-        ledger_id, {", ".join("limit_value" if name == "limit" else name for name in _TYPES)}
-    )
-    select $1, * from unnest(
-        {", ".join(f"${n}::{sql_type}[]" for n, sql_type in enumerate(_TYPES.values(), 2))}
-    )
+_RAISED_FIELDS: Final = attrgetter(*(field.name for field in fields(AlertRaised)))
+_RAISE: Final = """
+    insert into alert (ledger_id, position, raised_at, asset_id, alert_id, rule, severity,
+        channel, value, limit_value, since, message)
+    select $1, * from unnest($2::bigint[], $3::timestamptz[], $4::text[], $5::uuid[], $6::text[],
+        $7::text[], $8::text[], $9::float8[], $10::float8[], $11::timestamptz[], $12::text[])
     on conflict (ledger_id, alert_id) do nothing
 """
 _OF_ALERT: Final = """
@@ -318,6 +275,59 @@ def _stories(occurrences: Iterable[Occurrence]) -> dict[uuid.UUID, AlertRow]:
         if fact.alert_id in alerts:
             alerts[fact.alert_id] = replace(alerts[fact.alert_id], **change)
     return alerts
+
+
+def _raised(one: Occurrence, fact: AlertRaised) -> AlertRow:
+    return AlertRow(
+        alert_id=fact.alert_id,
+        position=one.position,
+        asset_id=fact.asset_id,
+        rule=fact.rule,
+        severity=fact.severity,
+        channel=fact.channel,
+        value=fact.value,
+        limit=fact.limit,
+        message=fact.message,
+        since=fact.since,
+        raised_at=one.occurred_at,
+        acknowledged_at=None,
+        acknowledged_by=None,
+        note=None,
+        cleared_at=None,
+    )
+
+
+_TYPES: Final = {
+    "alert_id": "uuid",
+    "position": "bigint",
+    "asset_id": "text",
+    "rule": "text",
+    "severity": "text",
+    "channel": "text",
+    "value": "float8",
+    "limit": "float8",
+    "message": "text",
+    "since": "timestamptz",
+    "raised_at": "timestamptz",
+    "acknowledged_at": "timestamptz",
+    "acknowledged_by": "text",
+    "note": "text",
+    "cleared_at": "timestamptz",
+    "escalation_level": "integer",
+    "escalated_at": "timestamptz",
+    "escalated_to": "text",
+    "escalation_reason": "text",
+}
+_VALUES: Final = attrgetter(*_TYPES)
+_INSERT: Final = f"""
+    insert into alert (
+        ledger_id, {", ".join("limit_value" if name == "limit" else name for name in _TYPES)}
+    )
+    select $1, * from unnest(
+        {", ".join(f"${n}::{sql_type}[]" for n, sql_type in enumerate(_TYPES.values(), 2))}
+    )
+    on conflict (ledger_id, alert_id) do nothing
+"""
 
 
 # --- queries ------------------------------------------------------------------------------

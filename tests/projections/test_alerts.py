@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from domain.asset import AcknowledgeAlert, ClearAlert, RaiseAlert
+from domain.asset import AcknowledgeAlert, ClearAlert, EscalateAlert, RaiseAlert
 from domain.asset_model import Severity
 from eventlog.ledger import Ledger
 from projections.alerts import (
@@ -94,6 +94,26 @@ async def test_an_alert_keeps_its_whole_story(ledger: Ledger) -> None:
     assert gone.state is AlertState.CLEARED
     assert gone.cleared_at == NOON + timedelta(seconds=9)
     assert (gone.acknowledged_by, gone.value, gone.position) == ("user:mara", 4e-4, 2)
+
+
+async def test_an_alert_keeps_its_last_escalation(ledger: Ledger) -> None:
+    await register(ledger)
+    await told(ledger, raising(ONE))
+    await told(ledger, raising(TWO))
+    for level, to in ((1, "shift lead"), (3, "plant manager")):
+        at = NOON + timedelta(minutes=level)
+        await told(ledger, EscalateAlert(LOOP, ONE, level, to, f"nobody came: {level}"), at)
+    await fold(ledger, AlertProjection())
+    one, two = await find_alert(ledger, ONE), await find_alert(ledger, TWO)
+    assert one is not None
+    assert two is not None
+    assert (one.escalation_level, one.escalated_to) == (3, "plant manager")
+    assert (one.escalated_at, one.escalation_reason) == (
+        NOON + timedelta(minutes=3),
+        "nobody came: 3",
+    )
+    assert one.state is AlertState.RAISED
+    assert (two.escalation_level, two.escalated_at, two.escalated_to) == (None, None, None)
 
 
 async def test_batch_sizes_and_folding_twice_do_not_matter(

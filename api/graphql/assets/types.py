@@ -215,6 +215,16 @@ class Alert(Node):
         description="Who acknowledged it, such as `user:jane`."
     )
     note: str | None = strawberry.field(description="What they noted.")
+    escalation_level: int | None = strawberry.field(
+        description="Level that it was last passed on to, 1 and upwards; null where it was not."
+    )
+    escalated_at: datetime | None = strawberry.field(
+        description="When it was last passed on; null where it was not."
+    )
+    escalated_to: str | None = strawberry.field(
+        description="Whom it was last passed on to, a person or a team."
+    )
+    escalation_reason: str | None = strawberry.field(description="Why, in words.")
     cleared_at: datetime | None = strawberry.field(
         description="When its condition had gone; null while it holds."
     )
@@ -238,6 +248,10 @@ class Alert(Node):
             acknowledged_at=row.acknowledged_at,
             acknowledged_by=row.acknowledged_by,
             note=row.note,
+            escalation_level=row.escalation_level,
+            escalated_at=row.escalated_at,
+            escalated_to=row.escalated_to,
+            escalation_reason=row.escalation_reason,
             cleared_at=row.cleared_at,
             position=Position(row.position),
         )

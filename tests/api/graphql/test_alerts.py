@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from domain.asset import AcknowledgeAlert, ClearAlert, RaiseAlert
+from domain.asset import AcknowledgeAlert, ClearAlert, EscalateAlert, RaiseAlert
 from domain.asset_model import EVERY_CHANNEL, Severity
 from tests.api.graphql.server import START, Server
 
@@ -100,6 +100,37 @@ async def test_alert_tells_its_life(server: Server) -> None:
     await server.command(ClearAlert("pump-1", alert_id, 32 * LITRE_PER_MINUTE))
     alert = (await server.ask(document, id=str(alert_id)))["alert"]
     assert (alert["state"], alert["clearedAt"]) == ("CLEARED", "2020-03-09T12:02:00.000000Z")
+
+
+async def test_alert_tells_its_last_escalation(server: Server) -> None:
+    await server.register("pump-1")
+    alert_id = await raise_alert(server, "pump-1")
+    document = """
+        query($id: UUID!) { alert(alertId: $id) {
+            state escalationLevel escalatedAt escalatedTo escalationReason
+        } }
+    """
+
+    assert (await server.ask(document, id=str(alert_id)))["alert"] == {
+        "state": "RAISED",
+        "escalationLevel": None,
+        "escalatedAt": None,
+        "escalatedTo": None,
+        "escalationReason": None,
+    }
+
+    for level, to in ((1, "shift lead"), (3, "plant manager")):
+        server.clock.move(60)
+        reason = f"nobody came: {level}"
+        await server.command(EscalateAlert("pump-1", alert_id, level, to, reason))
+
+    assert (await server.ask(document, id=str(alert_id)))["alert"] == {
+        "state": "RAISED",
+        "escalationLevel": 3,
+        "escalatedAt": "2020-03-09T12:02:00.000000Z",
+        "escalatedTo": "plant manager",
+        "escalationReason": "nobody came: 3",
+    }
 
 
 async def test_unknown_alert_is_null(empty_server: Server) -> None:

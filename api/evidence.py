@@ -21,9 +21,11 @@ from eventlog.trace_bundles import (
     TraceEvidence,
     export_trace_bundle,
 )
+from projections.as_of import NOW, AsOf
 from projections.runner import ProjectionRunner
 from projections.thread import ThreadProjection
-from projections.trace import NOW, AsOf, Direction, Trace, events_of, trace
+from projections.trace import events_of, trace
+from projections.traced import Direction, Trace
 
 NODES_MAX: Final = 20_000
 """Things in one bundle."""
@@ -67,7 +69,7 @@ async def write_bundle(
     *,
     contents: ContentStore | None = None,
 ) -> Exported:
-    """Write `evidence` as a bundle, against a checkpoint of the log as it is now.
+    """Write `evidence` as a bundle, against a checkpoint of the log as it is now, and sign it.
 
     Parameters
     ----------
@@ -80,9 +82,7 @@ async def write_bundle(
     """
     note = await signer.sign()
     key = await asyncio.to_thread(signer.keys.current)
-    return await export_trace_bundle(
-        signer.tiles, note, key.verifier, evidence, path, contents=contents
-    )
+    return await export_trace_bundle(signer.tiles, note, key, evidence, path, contents=contents)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from domain.documents.document import DocumentReleased, revision_name
 from domain.records import RecordCorrected, RecordSigned
 from eventlog.bundle_events import BundleReport
 from eventlog.notes import VerifierKey
-from eventlog.trace_bundles import BundledEvent, TraceEvidence, read_trace_bundle
+from eventlog.trace_bundle_reading import BundledEvent, read_trace_bundle
+from eventlog.trace_bundles import TraceEvidence
 
 EVENTS_SHOWN_MAX: Final = 2_000
 """Events in the timeline and in full; the bundle has them all."""
@@ -225,7 +226,9 @@ def _differences(wrong: BundledEvent | None, true: Any, *, old: bool) -> str:
 
 
 def _signatures(shown: BundleReport, events: Sequence[BundledEvent]) -> str:
-    broken = {finding.position for finding in shown.findings if finding.code == "bundle.signature"}
+    broken = {
+        finding.position for finding in shown.findings if finding.code == "bundle.record_signature"
+    }
     rows = [
         (
             event.fact.signer_name,

@@ -31,7 +31,8 @@ from eventlog.bundle_events import (
 from eventlog.checkpoints import Checkpoint
 from eventlog.notes import Note, VerifierKey
 from eventlog.tiles import ENTRY_COLUMNS, LedgerTiles
-from eventlog.trace_bundles import TRACE_FORMAT, verify_trace
+from eventlog.trace_bundle_reading import verify_trace
+from eventlog.trace_bundles import TRACE_FORMAT
 
 __all__ = ["BundleReport", "Selection", "export_bundle", "select_stream", "verify_bundle"]
 
@@ -158,9 +159,10 @@ def verify_bundle(path: Path, trusted: Sequence[VerifierKey] = ()) -> BundleRepo
     """
     with path.open("rb") as file:
         lines = bounded_lines(file)
-        header = document_of(next(lines, b""), "its header")
+        first_line = next(lines, b"")
+        header = document_of(first_line, "its header")
         if header.get("format") == TRACE_FORMAT:
-            return verify_trace(header, lines, trusted)
+            return verify_trace(first_line, lines, trusted)
         selection = _selection(header)
         report = open_header(header, BUNDLE_FORMAT, selection, trusted)
         events = header.get("events")

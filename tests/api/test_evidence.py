@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from api.evidence import catch_up, gather, write_bundle
@@ -37,10 +38,13 @@ from eventlog.documents import ContentStore
 from eventlog.envelope import new_fact
 from eventlog.ledger import Ledger
 from eventlog.merkle import leaf_hash
+from eventlog.notes import Note, SigningKey, sign_note
 from eventlog.reading import read_event
 from eventlog.signing import CheckpointSigner
-from eventlog.trace_bundles import BundleEdge, BundleNode, TraceEvidence, read_trace_bundle
-from projections.trace import AsOf, Direction
+from eventlog.trace_bundle_reading import read_trace_bundle
+from eventlog.trace_bundles import BundleEdge, BundleNode, TraceEvidence, export_trace_bundle
+from projections.as_of import AsOf
+from projections.traced import Direction
 from tests.eventlog.new_events import OCCURRED_AT
 from tests.eventlog.signing import signer_for
 from tests.recordings import REPOSITORY
@@ -186,13 +190,29 @@ async def plant(ledger: Ledger, database_url: str, tmp_path: Path) -> Plant:
     return made
 
 
-def changed(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> Path:
-    """Write the bundle at `path` anew with what `change` did to its lines."""
-    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+Change = Callable[[list[dict[str, Any]]], None]
+
+
+def changed(path: Path, change: Change, key: SigningKey | None = None) -> Path:
+    """Write the bundle at `path` anew with what `change` did to its lines, but for the signature.
+
+    `key` signs what was changed; without it, the signature is the old one.
+    """
+    *lines, signature = [json.loads(line) for line in path.read_bytes().splitlines()]
     change(lines)
+    written = [orjson.dumps(line) + b"\n" for line in lines]
     other = path.with_name("changed.bundle")
-    other.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    other.write_bytes(b"".join([*written, signature_of(written, signature, key)]))
     return other
+
+
+def signature_of(written: list[bytes], old: dict[str, Any], key: SigningKey | None) -> bytes:
+    """Return the last line of a bundle, made as its documentation says and not by its writer."""
+    if key is not None:
+        digest = base64.b64encode(hashlib.sha256(b"".join(written)).digest()).decode()
+        text = f"heddle-trace-bundle/1\n{key.name}\n{len(written)}\n{digest}\n"
+        old = {"signature": sign_note(text, [key]).written}
+    return orjson.dumps(old) + b"\n"
 
 
 def codes(path: Path, plant: Plant) -> set[str]:
@@ -295,6 +315,17 @@ async def test_a_file_that_is_not_in_the_store_is_named_and_left_out(plant: Plan
     assert (report.documents, report.documents_named) == (1, 2)
 
 
+def _leave_as_it_is(lines: list[dict[str, Any]]) -> None:
+    assert lines
+
+
+@pytest.mark.anyio
+async def test_a_bundle_signed_as_documented_is_one_whoever_wrote_it(plant: Plant) -> None:
+    path = await plant.bundle(files=True)
+    again = changed(path, _leave_as_it_is, plant.signer.keys.current())
+    assert again.read_bytes() == path.read_bytes()
+
+
 @pytest.mark.anyio
 async def test_a_link_whose_event_was_erased_stands_and_is_counted_as_not_shown(
     plant: Plant,
@@ -338,6 +369,44 @@ def _change_edge_time(lines: list[dict[str, Any]]) -> None:
     edges[0][5] = "2001-01-01T00:00:00.000000Z"
 
 
+def edge_with(place: int, value: Any, kind: str) -> Change:
+    """Return the change of one value of the first link of `kind`."""
+
+    def change(lines: list[dict[str, Any]]) -> None:
+        edge = next(edge for edge in graph_of(lines, "edges") if edge[0] == kind)
+        assert edge[place] != value
+        edge[place] = value
+
+    return change
+
+
+def renamed(line: str, name: str) -> Change:
+    """Return the change of a member's name, in the first line that holds `line`."""
+
+    def change(lines: list[dict[str, Any]]) -> None:
+        document = next(document for document in lines[1:] if line in document)
+        document[f"{name}s"] = document.pop(name)
+
+    return change
+
+
+def with_another_member(line: str) -> Change:
+    """Return the addition of a member to the first line that holds `line`."""
+
+    def change(lines: list[dict[str, Any]]) -> None:
+        next(document for document in lines[1:] if line in document)["note"] = "all is well"
+
+    return change
+
+
+def _say_that_nodes_were_erased(lines: list[dict[str, Any]]) -> None:
+    next(line for line in lines[1:] if "nodes" in line)["erased_by"] = 3
+
+
+def _reorder_kinds(lines: list[dict[str, Any]]) -> None:
+    lines.append(lines.pop(1))
+
+
 def _invent_edge(lines: list[dict[str, Any]]) -> None:
     edges = graph_of(lines, "edges")
     edges.append([*edges[0][:7], 10**6, None])
@@ -379,30 +448,127 @@ def _add_nonsense(lines: list[dict[str, Any]]) -> None:
     lines.append({"anything": 1})
 
 
+LATER = "2030-01-01T00:00:00.000000Z"
+CHANGES: list[tuple[Change, str]] = [
+    (_drop_event, "bundle.incomplete"),
+    (_change_payload, "event.payload_mismatch"),
+    (_change_edge, "bundle.edge"),
+    (_change_edge_time, "bundle.edge"),
+    (_invent_edge, "bundle.edge"),
+    (edge_with(3, 2.5, "CONSUMED_BY"), "bundle.edge"),
+    (edge_with(3, None, "CONSUMED_BY"), "bundle.edge"),
+    (edge_with(3, 2.5, "PERFORMED"), "bundle.edge"),
+    (edge_with(4, "t", "CONSUMED_BY"), "bundle.edge"),
+    (edge_with(6, LATER, "ASSEMBLED_INTO"), "bundle.edge"),
+    (edge_with(6, None, "ASSEMBLED_INTO"), "bundle.edge"),
+    (edge_with(6, LATER, "PERFORMED"), "bundle.edge"),
+    (edge_with(8, None, "ASSEMBLED_INTO"), "bundle.edge"),
+    (edge_with(8, 1, "ASSEMBLED_INTO"), "bundle.edge"),
+    (edge_with(8, 10**6, "ASSEMBLED_INTO"), "bundle.edge"),
+    (_drop_root, "bundle.root"),
+    (_change_file, "bundle.document_mismatch"),
+    (_add_file, "bundle.document_unnamed"),
+    (_cut_file, "bundle.document_cut"),
+    (_add_nonsense, "bundle.line"),
+    (_reorder_kinds, "bundle.line"),
+    (_forge_node, "bundle.line"),
+    (_forge_correction, "bundle.fact_unreadable"),
+    (renamed("entry", "payload"), "bundle.line"),
+    (renamed("document", "end"), "bundle.line"),
+    (with_another_member("entry"), "bundle.line"),
+    (_say_that_nodes_were_erased, "bundle.line"),
+    (with_another_member("nodes"), "bundle.line"),
+    (with_another_member("edges"), "bundle.line"),
+    (with_another_member("document"), "bundle.line"),
+]
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        (_drop_event, "bundle.incomplete"),
-        (_change_payload, "event.payload_mismatch"),
-        (_change_edge, "bundle.edge"),
-        (_change_edge_time, "bundle.edge"),
-        (_invent_edge, "bundle.edge"),
-        (_drop_root, "bundle.root"),
-        (_change_file, "bundle.document_mismatch"),
-        (_add_file, "bundle.document_unnamed"),
-        (_cut_file, "bundle.document_cut"),
-        (_add_nonsense, "bundle.line"),
-        (_forge_node, "bundle.line"),
-        (_forge_correction, "bundle.fact_unreadable"),
-    ],
-)
-async def test_whatever_is_changed_is_found(
-    plant: Plant, change: Callable[[list[dict[str, Any]]], None], code: str
-) -> None:
+async def test_whatever_is_changed_is_found_even_if_it_is_signed(plant: Plant) -> None:
     path = await plant.bundle(files=True)
     assert codes(path, plant) == set()
-    assert code in codes(changed(path, change), plant)
+    key = plant.signer.keys.current()
+    for number, (change, code) in enumerate(CHANGES):
+        found = codes(changed(path, change, key), plant)
+        assert code in found, (number, code)
+        assert "bundle.signature" not in found, (number, code)
+        assert {code, "bundle.signature"} <= codes(changed(path, change), plant), (number, code)
+
+
+def _say_it_is_complete(lines: list[dict[str, Any]]) -> None:
+    lines[0]["trace"]["complete"] = not lines[0]["trace"]["complete"]
+
+
+def node_with(place: int, value: Any) -> Change:
+    """Return the change of one value of the first thing."""
+
+    def change(lines: list[dict[str, Any]]) -> None:
+        graph_of(lines, "nodes")[0][place] = value
+
+    return change
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "change",
+    [
+        _say_it_is_complete,
+        node_with(1, "LOT"),
+        node_with(2, "SCRAPPED"),
+        node_with(3, 7),
+        node_with(4, 1),
+    ],
+)
+async def test_what_no_event_proves_is_bound_by_the_signature(plant: Plant, change: Change) -> None:
+    path = changed(await plant.bundle(), change)
+    (finding,) = verify_bundle(path, [plant.vkey]).findings
+    assert finding.code == "bundle.signature"
+    assert "stand before the signature" in finding.message
+
+
+@pytest.mark.anyio
+async def test_a_bundle_that_somebody_else_signed_or_nobody_is_refused(plant: Plant) -> None:
+    path = await plant.bundle()
+    *lines, signature = path.read_bytes().splitlines(keepends=True)
+    checkpoint = orjson.loads(lines[0])["checkpoint"]
+    key = plant.signer.keys.current()
+    other_format = sign_note(f"heddle-bundle/1\n{key.name}\n{len(lines)}\nAAAA\n", [key]).written
+    flipped = bytearray(signature)
+    flipped[-20] ^= 1
+    stranger = SigningKey.generate(key.name)
+    for last, said in (
+        (b"", "nobody signed it"),
+        (signature_of(lines, {}, stranger), "no signature is by a known key"),
+        (signature_of(lines[:-1], {}, key), "stand before the signature"),
+        (signature_of([], {"signature": checkpoint}, None), "what was signed is a"),
+        (signature_of([], {"signature": other_format}, None), "what was signed is a"),
+        (signature_of([], {"signature": 7}, None), "is a signed note, not 7"),
+        (signature_of([], {"signature": "none"}, None), "no signed note"),
+        (signature_of([], {"signature": Note.parse(checkpoint).text}, None), "no signed note"),
+        (bytes(flipped), ""),
+        (b'{"signature":\n', "no JSON"),
+        (signature[:-2] + b',"note":1}\n', "'note'"),
+    ):
+        path.write_bytes(b"".join([*lines, last]))
+        (finding,) = verify_bundle(path, [plant.vkey]).findings
+        assert finding.code == "bundle.signature", last
+        assert said in finding.message, last
+    path.write_bytes(b"".join([*lines, signature, signature]))
+    assert codes(path, plant) == {"bundle.line"}
+
+
+@pytest.mark.anyio
+async def test_a_bundle_is_not_written_with_a_key_that_did_not_sign_the_checkpoint(
+    plant: Plant,
+) -> None:
+    stranger = SigningKey.generate(plant.vkey.name)
+    note, evidence = await plant.signer.sign(), await plant.evidence()
+    with pytest.raises(InvalidInput) as refused:
+        await export_trace_bundle(
+            plant.signer.tiles, note, stranger, evidence, plant.folder / "never.bundle"
+        )
+    assert refused.value.code == "note.unsigned"
+    assert not (plant.folder / "never.bundle").exists()
 
 
 @pytest.mark.anyio
@@ -427,18 +593,29 @@ async def test_a_signature_on_another_event_than_it_names_is_found(plant: Plant)
     await catch_up(plant.ledger, plant.database_url)
     report = verify_bundle(await plant.bundle(), [plant.vkey])
     (finding,) = report.findings
-    assert finding.code == "bundle.signature"
+    assert finding.code == "bundle.record_signature"
     assert finding.position == position
 
 
 @pytest.mark.anyio
-async def test_a_header_that_says_nothing_is_no_bundle(plant: Plant) -> None:
+async def test_a_header_that_says_less_or_more_than_it_may_is_no_bundle(plant: Plant) -> None:
     def without_roots(lines: list[dict[str, Any]]) -> None:
         lines[0]["trace"]["roots"] = []
 
-    with pytest.raises(InvalidInput) as refused:
-        verify_bundle(changed(await plant.bundle(), without_roots), [plant.vkey])
-    assert refused.value.code == "bundle.malformed"
+    def without_events(lines: list[dict[str, Any]]) -> None:
+        del lines[0]["events"]
+
+    def with_a_note(lines: list[dict[str, Any]]) -> None:
+        lines[0]["note"] = "all is well"
+
+    def with_a_note_on_the_trace(lines: list[dict[str, Any]]) -> None:
+        lines[0]["trace"]["note"] = "all is well"
+
+    path, key = await plant.bundle(), plant.signer.keys.current()
+    for change in (without_roots, without_events, with_a_note, with_a_note_on_the_trace):
+        with pytest.raises(InvalidInput) as refused:
+            verify_bundle(changed(path, change, key), [plant.vkey])
+        assert refused.value.code == "bundle.malformed"
 
 
 # --- for people -----------------------------------------------------------------------------

@@ -49,6 +49,7 @@ LINES: Final = {
     "things": "nodes",
     "links": "edges",
     "files": "document",
+    "signature": "signature",
 }
 """What a line of each kind begins with."""
 

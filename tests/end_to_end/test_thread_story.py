@@ -36,10 +36,12 @@ from eventlog.notes import VerifierKey
 from eventlog.reading import read_event
 from eventlog.signatures import signatures_of
 from eventlog.signing import CheckpointSigner
+from projections.as_of import NOW, AsOf
 from projections.readings import read_raw
-from projections.trace import NOW, AsOf, Direction, Recall, Trace, TraceEdge, recall, trace
+from projections.trace import recall, trace
+from projections.traced import Direction, Recall, Trace, TraceEdge
 from tests.database import new_database
-from tests.end_to_end.altered_bundles import variants
+from tests.end_to_end.altered_bundles import LINES, variants
 from tests.end_to_end.processes import REPOSITORY
 from tests.end_to_end.thread_story import (
     FILES,
@@ -443,42 +445,47 @@ def unseen(sent: Sent, folder: Path, kind: str, *, names: bool) -> list[tuple[An
     return found
 
 
-def unbound(kind: str, what: str) -> Any:
-    return pytest.param(
-        kind, marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=what)
-    )
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        unbound("header", "what was asked (direction, position, valid_at) is not held to anything"),
-        "events",
-        unbound("things", "kind, state, depth and first position are not held against the events"),
-        unbound("links", "quantity, unit and end are not held against the events"),
-        "files",
-    ],
-)
+@pytest.mark.parametrize("kind", LINES)
 def test_no_value_of_the_bundle_can_be_altered_unseen(
     sent: Sent, tmp_path: Path, kind: str
 ) -> None:
     assert unseen(sent, tmp_path, kind, names=False) == []
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "header",
-        unbound("events", "a payload under another name is taken for one that is left out"),
-        "things",
-        "links",
-        unbound("files", "an end under another name is taken for one that is not there yet"),
-    ],
-)
+@pytest.mark.parametrize("kind", LINES)
 def test_what_a_bundle_says_under_an_unknown_name_is_not_passed_over(
     sent: Sent, tmp_path: Path, kind: str
 ) -> None:
     assert unseen(sent, tmp_path, kind, names=True) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "names"),
+    [
+        ("header", ("trace", "direction"), False),
+        ("header", ("trace", "complete"), False),
+        ("things", ("nodes", 0, 2), False),
+        ("links", ("edges", 0, 3), False),
+        ("signature", ("signature",), False),
+        ("events", ("payload",), True),
+        ("files", ("end",), True),
+        ("signature", ("signature",), True),
+    ],
+)
+def test_what_no_event_proves_is_bound_elsewhere_too(
+    sent: Sent, tmp_path: Path, kind: str, place: tuple[Any, ...], names: bool
+) -> None:
+    content = next(
+        content
+        for (_, *where), content in variants(sent.path, kind, names=names)
+        if tuple(where) == place
+    )
+    path = tmp_path / "altered.bundle"
+    path.write_bytes(content)
+    status, document, said = verified_elsewhere(path, sent.vkey)
+    assert (status, document.get("clean")) == (1, False), said
+    codes = {finding["code"] for finding in document["findings"]}
+    assert "bundle.signature" in codes
 
 
 def clean(path: Path, trusted: list[VerifierKey]) -> bool:
@@ -486,6 +493,18 @@ def clean(path: Path, trusted: list[VerifierKey]) -> bool:
         return verify_bundle(path, trusted).clean
     except HeddleError:
         return False
+
+
+@pytest.mark.parametrize("root", ["lot:LOT-S", "part:SN-3", "asset:lathe-1"])
+async def test_what_was_corrected_removed_and_confirmed_verifies(
+    story: Story, signer: CheckpointSigner, tmp_path: Path, root: str
+) -> None:
+    evidence = await gather(story.ledger, [root])
+    path = tmp_path / "whole.bundle"
+    await write_bundle(signer, evidence, path, contents=story.contents)
+    report = verify_bundle(path, [signer.keys.current().verifier])
+    assert report.findings == []
+    assert (report.edges, report.edges_unshown) == (len(evidence.edges), 0)
 
 
 async def test_a_bundle_as_of_the_shipment_proves_what_was_known_then(

@@ -415,13 +415,14 @@ STORED = Path(__file__).parent / "stored_bundles"
 
 
 @pytest.mark.parametrize(
-    ("name", "events", "documents"), [("stream_1.bundle", 3, 0), ("trace_1.bundle", 13, 1)]
+    ("name", "key", "events", "documents"),
+    [("stream_1.bundle", "log.vkey", 3, 0), ("trace_1.bundle", "trace_1.vkey", 13, 1)],
 )
 def test_bundles_that_left_the_house_are_verified_for_ever(
-    name: str, events: int, documents: int
+    name: str, key: str, events: int, documents: int
 ) -> None:
-    key = VerifierKey.parse((STORED / "log.vkey").read_text().strip())
-    report = verify_bundle(STORED / name, [key])
+    trusted = VerifierKey.parse((STORED / key).read_text().strip())
+    report = verify_bundle(STORED / name, [trusted])
     assert report.findings == []
     assert report.trusted
     assert (report.events, report.documents) == (events, documents)

@@ -1,8 +1,9 @@
 """The audit trail: who did what to which object, when, and what it was before.
 
-There is no table: the log is the trail. Its indexes, by stream and by hashes of kind and actor, find
-the entries of a page without looking at many others, however long the log is. Frames are left out;
-they are the machines' own. What was corrected or signed since is told at the entry itself.
+There is no table: the log is the trail. Its indexes, by stream, by position and by hashes of kind
+and actor, find the entries of a page without looking at many others, however long the log is.
+Frames are left out; they are the machines' own. What was corrected or signed since is told at the
+entry itself.
 
 References
 ----------
@@ -34,9 +35,9 @@ ENTRIES_MAX: Final = 500
 FILTER_VALUES_MAX: Final = 50
 """Actors, objects or kinds of one question; each is looked up by itself."""
 
-NEAR: Final = 5_000
-"""Positions that are looked through one by one before the entries of each kind and actor are
-looked for: a page is mostly found there."""
+NEAR: Final = 20
+"""For each entry of a page, facts that are looked through one by one before those of each kind and
+actor are looked for: a page is mostly found there."""
 
 MARKS_MAX: Final = 10_000
 """Corrections and signatures told with one page."""
@@ -225,10 +226,12 @@ async def _found(
 
     if wanted.streams:
         return await positions(_BY_STREAM, low)
+    if not (wanted.actors or wanted.types):
+        return await positions(_ONE_BY_ONE, low)
     if not (wanted.actors and wanted.types):
-        near = max(low, high - NEAR + 1)
-        found = await positions(_ONE_BY_ONE, near)
-        if len(found) == count or near == low:
+        oldest = await connection.fetchval(_NEAR, ledger.ledger_id, low, high, NEAR * count)
+        found = await positions(_ONE_BY_ONE, low if oldest is None else oldest)
+        if len(found) == count or oldest is None:
             return found
     return await positions(_by_hash(wanted), low)
 
@@ -242,8 +245,15 @@ _WANTED: Final = """
     and (cardinality($7::text[]) = 0 or e.type = any($7))
 """
 
+# Facts lie by position in an index of their own, so that frames between them are not looked at.
 _ONE_BY_ONE: Final = f"""
     select e.position from event e where {_WANTED} order by e.position desc limit $4
+"""
+
+_NEAR: Final = """
+    select position from event
+    where ledger_id = $1 and window_end_ns is null and position >= $2 and position <= $3
+    order by position desc offset $4 limit 1
 """
 
 _BY_STREAM: Final = f"""

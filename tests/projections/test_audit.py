@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 import uuid
@@ -17,8 +18,10 @@ from domain.material.process_run import ProcessRunStarted, SetParameter
 from domain.quality.inspection import Verdict
 from domain.records import Meaning, RecordSigned
 from eventlog.database import Pool
+from eventlog.envelope import NewEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import read_event, read_page
+from projections import audit
 from projections.audit import AuditEntry, AuditFilter, AuditPage, FieldChange, audit_trail
 from projections.audit_words import WORDS_LENGTH_MAX, words_of
 from tests.eventlog.new_events import frame_event, frame_of
@@ -94,10 +97,11 @@ async def random_log(pool: Pool, seed: int) -> tuple[Ledger, list[datetime]]:
     return ledger, times
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("seed", "near", "size"), [(0, audit.NEAR, 7), (1, 1, 7), (2, 0, 3)])
 async def test_every_filter_finds_what_a_search_of_the_whole_log_finds(
-    pool: Pool, seed: int
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, seed: int, near: int, size: int
 ) -> None:
+    monkeypatch.setattr(audit, "NEAR", near)
     ledger, times = await random_log(pool, seed)
     facts = [event for event in await read_page(ledger, 0, limit=1000) if not event.is_frame]
     choices = itertools.product(
@@ -125,13 +129,63 @@ async def test_every_filter_finds_what_a_search_of_the_whole_log_finds(
         assert page.as_of == (as_of or 150)
         joined, before = [], None
         for _ in range(200):
-            part = await audit_trail(ledger, wanted, first=7, before=before, as_of=as_of)
+            part = await audit_trail(ledger, wanted, first=size, before=before, as_of=as_of)
             joined += [entry.position for entry in part.entries]
             if not part.more:
                 break
             before = part.entries[-1].position
         assert joined == expected
     await ledger.close()
+
+
+async def texts_of_one_hash(pool: Pool, prefix: str) -> tuple[str, str]:
+    """Return two texts that begin with `prefix` and that the index cannot tell apart."""
+    first, second = await pool.fetchval(
+        "select (array_agg(text order by text))[:2] from ("
+        "select $1 || n as text from generate_series(1, 300000) n) texts "
+        "group by hashtext(text) having count(*) > 1 order by min(text) limit 1",
+        prefix,
+    )
+    return first, second
+
+
+@pytest.mark.parametrize("near", [audit.NEAR, 0])
+async def test_actors_and_kinds_of_one_hash_are_told_apart(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, near: int
+) -> None:
+    monkeypatch.setattr(audit, "NEAR", near)
+    actors = await texts_of_one_hash(ledger.pool, "user:")
+    types = await texts_of_one_hash(ledger.pool, "made_up.kind_")
+    done = [
+        # A kind that its actor did long ago, and whose twins did the last things of all.
+        *itertools.product(actors, types),
+        *[("user:mara", "made_up.other")] * 3,
+        *[(actors[1], types[1])] * 3,
+    ]
+    for n, (actor, of_type) in enumerate(done):
+        event = NewEvent(
+            stream=f"thing:{n}",
+            type=of_type,
+            schema_version=1,
+            event_id=uuid.UUID(int=n + 1),
+            occurred_at=MONDAY,
+            actor=actor,
+            payload=b"{}",
+            payload_sha256=hashlib.sha256(b"{}").digest(),
+        )
+        await ledger.append([event])
+    for by, of in itertools.product(
+        ((), (actors[0],), (actors[1],), actors), ((), (types[0],), (types[1],), types)
+    ):
+        expected = [
+            n
+            for n, (actor, of_type) in reversed(list(enumerate(done, 1)))
+            if (not by or actor in by) and (not of or of_type in of)
+        ]
+        for first in (1, 2, 100):
+            page = await audit_trail(ledger, AuditFilter(by, types=of), first=first)
+            assert [entry.position for entry in page.entries] == expected[:first]
+            assert page.more == (len(expected) > first)
 
 
 async def test_an_empty_log_has_no_trail(ledger: Ledger) -> None:

@@ -630,4 +630,5 @@ DECIDER: Final[Decider[AssetCommand, Asset, AssetEvent]] = Decider(
     subject=lambda command: asset_stream(command.asset_id),
     stream_of=lambda event: asset_stream(event.asset_id),
     looks_at=looks_at,
+    passes_over_erased=True,  # it has alerts to raise, whatever note was erased
 )

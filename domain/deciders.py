@@ -51,6 +51,8 @@ class Decider(Generic[CommandT, StateT, EventT]):
         known. `evolve` then takes any order, a command that is not late may not lie before what
         is known, and one with ``late=True`` sees its object as it was when it happened; by
         looking at its own stream, also as it is known now
+    passes_over_erased : what it decides may rest on a history of which the law erased something;
+        else nothing is decided any more, for what is left of a lot, say, is unknown then
     happened_at : when what a command tells of was true, where its decision depends on that; its
         events must be recorded as of then. None: whoever records them says when
     """
@@ -64,6 +66,7 @@ class Decider(Generic[CommandT, StateT, EventT]):
     stream_of: Callable[[EventT], str]
     looks_at: Callable[[CommandT, StateT, Others], tuple[str, ...]] = _nothing
     by_valid_time: bool = False
+    passes_over_erased: bool = False
     happened_at: Callable[[CommandT], datetime | None] = _untold
 
     def fold(self, events: Iterable[EventT]) -> StateT:

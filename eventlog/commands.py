@@ -15,7 +15,7 @@ from domain.errors import CommandRejected, Conflict, HeddleError, InvalidInput
 from domain.events import format_time
 from domain.identifiers import check_identifier
 from domain.records import Entry, effective_entries
-from eventlog.envelope import new_fact
+from eventlog.envelope import RecordedEvent, new_fact
 from eventlog.ledger import NO_STREAM, Appended, IdempotencyKey, Ledger
 from eventlog.reading import read_whole_stream
 
@@ -57,12 +57,19 @@ class _Loaded:
 
 
 async def _load(ledger: Ledger, stream: str, as_of: datetime | None = None) -> _Loaded:
-    """Load the object of `stream`; `as_of`: as it was then, where its kind goes by valid time."""
+    """Load the object of `stream`; `as_of`: as it was then, where its kind goes by valid time.
+
+    What was erased by law is left out where its kind allows for that and the rest makes sense
+    without it; else nothing can be decided any more (``payload.erased``).
+    """
     decider = decider_of_stream(stream)
     history = []
+    erased: RecordedEvent | None = None
     version = NO_STREAM
     async for event in read_whole_stream(ledger, stream):
-        if decider is not None:
+        if event.erased and decider is not None and decider.passes_over_erased:
+            erased = event
+        elif decider is not None:
             history.append(Entry(event.event_id, event.position, event.occurred_at, event.fact))
         version = event.version
     if decider is None:
@@ -70,7 +77,13 @@ async def _load(ledger: Ledger, stream: str, as_of: datetime | None = None) -> _
     timed = decider.by_valid_time
     entries = effective_entries(history, by_valid_time=timed, as_of=as_of if timed else None)
     latest = entries[-1].occurred_at if timed and entries else _LONG_AGO
-    return _Loaded(decider.fold(entry.fact for entry in entries), version, latest)
+    try:
+        state = decider.fold(entry.fact for entry in entries)
+    except ValueError:
+        if erased is not None:
+            _ = erased.fact  # raises: this is why
+        raise
+    return _Loaded(state, version, latest)
 
 
 async def load_asset(ledger: Ledger, asset_id: str) -> tuple[Asset, int]:

@@ -58,11 +58,13 @@ async def handle_correction(
     await _check_correctable(ledger, command, decided=decider is not None)
     assert decider is not None
     for remaining in reversed(range(DECISIONS_MAX)):
+        recorded = [event async for event in read_whole_stream(ledger, command.stream)]
+        version = len(recorded)  # versions are without gaps
         history = [
             Entry(event.event_id, event.position, event.occurred_at, event.fact)
-            async for event in read_whole_stream(ledger, command.stream)
+            for event in recorded
+            if not event.erased
         ]
-        version = len(history)  # versions are without gaps
         if expected_version is not None and version != expected_version:
             raise Conflict(
                 "stream.version_conflict",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from domain.asset import CommissionAsset, RegisterAsset, RetireAsset
+from domain.asset import CommissionAsset, DesireSetpoint, RegisterAsset, RetireAsset
 from domain.deciders import OTHERS_MAX
 from domain.errors import CommandRejected, Conflict, HeddleError, InvalidInput, NotFound
 from domain.material.lot import (
@@ -23,6 +23,7 @@ from domain.material.lot import (
     QuarantineLot,
     ReceiveLot,
     ReleaseLot,
+    ScrapLot,
     SplitLot,
 )
 from domain.material.lot_decider import KnownLot, LotInQuarantine, LotInStock, UnknownLot
@@ -40,6 +41,7 @@ from domain.records import CorrectRecord, RecordCorrected
 from eventlog.commands import Handled, handle, load
 from eventlog.corrections import handle_correction
 from eventlog.envelope import new_fact
+from eventlog.erasure import erase
 from eventlog.ledger import APPEND_EVENTS_MAX, Appended, IdempotencyKey, Ledger
 from eventlog.reading import read_event, read_stream
 from tests.eventlog.log_soundness import assert_log_is_sound
@@ -70,6 +72,12 @@ async def do(ledger: Ledger, command: Any, minute: float = 0, **options: Any) ->
         occurred_at=at(minute),
         event_id=lambda _n: new_id(),
         **options,
+    )
+
+
+async def erase_by_law(ledger: Ledger, *positions: int) -> None:
+    await erase(
+        ledger, positions, reason="by law", actor="user:mara", now=at(60), new_event_id=new_id
     )
 
 
@@ -176,6 +184,50 @@ async def test_what_a_command_tells_is_recorded_as_of_when_it_happened(ledger: L
     assert isinstance(error, InvalidInput)
     assert error.code == "command.time_mismatch"
     assert (await do(ledger, calibrated, 5)).version == 2
+
+
+async def test_what_was_erased_by_law_hinders_no_command_that_does_not_need_it(
+    ledger: Ledger,
+) -> None:
+    for asset_id in ("loop-1", "loop-2"):
+        await do(ledger, RegisterAsset(asset_id, "skab-pump-loop", "Jane's loop"))
+        await do(ledger, CommissionAsset(asset_id), 1)
+    await erase_by_law(ledger, 2, 3)  # that one is in service, that the other is registered
+
+    retired = await do(ledger, RetireAsset("loop-1", "worn"), 2)
+    error = await refusal(ledger, RetireAsset("loop-2", "worn"), 2)
+
+    assert [type(event).__name__ for event in retired.events] == ["AssetRetired"]
+    assert error.code == "payload.erased"
+
+
+async def test_nothing_is_decided_of_a_lot_of_which_something_was_erased(ledger: Ledger) -> None:
+    await do(ledger, STEEL)
+    await do(ledger, ScrapLot("L-1", "wet"), 1)
+    await erase_by_law(ledger, 2)
+
+    assert (await refusal(ledger, ScrapLot("L-1", "wet"), 2)).code == "payload.erased"
+
+
+async def test_a_stream_is_corrected_though_something_else_of_it_was_erased(
+    ledger: Ledger,
+) -> None:
+    await do(ledger, RegisterAsset("loop-1", "skab-pump-loop", "Loop"))
+    await do(ledger, DesireSetpoint("loop-1", "flow", 1e-3), 1)
+    await do(ledger, DesireSetpoint("loop-1", "flow", 2e-3), 2)
+    await erase_by_law(ledger, 2)
+    wrong = await read_event(ledger, 3)
+    assert wrong is not None
+
+    handled = await handle_correction(
+        ledger,
+        CorrectRecord("asset:loop-1", wrong.event_id, "mistyped"),
+        actor="user:mara",
+        event_id=new_id(),
+    )
+
+    assert handled.version == 4
+    assert dict((await load(ledger, "asset:loop-1"))[0].desired) == {}
 
 
 async def test_a_malformed_name_is_refused_before_anything_is_read(ledger: Ledger) -> None:

@@ -27,11 +27,9 @@ from domain.plant.location import (
     location_stream,
     unknown_location,
 )
-from domain.texts import check_text
+from domain.texts import TITLE_LENGTH_MAX, check_note, check_text
 from domain.thread import Link, LinkEnd, LinkKind, NodeState, Standing, ThreadItem
 
-TITLE_LENGTH_MAX = 200
-NOTE_LENGTH_MAX = 2_000
 ESCALATION_LEVEL_MAX = 9
 
 
@@ -439,7 +437,7 @@ def _register(command: RegisterAsset, asset: Asset) -> tuple[AssetEvent, ...]:
     check_identifier("asset", command.asset_id)
     described = asset_type(command.asset_type)
     title = command.title.strip() or command.asset_id
-    _check_length("title", title, TITLE_LENGTH_MAX)
+    check_note("title", title, TITLE_LENGTH_MAX)
     if not isinstance(asset, Unregistered):
         raise CommandRejected(
             "asset.already_registered",
@@ -475,7 +473,7 @@ def _decide_registered(
         case PlaceAsset():
             return _place(command, asset, others)
         case RetireAsset(reason=reason):
-            _check_length("reason", reason, NOTE_LENGTH_MAX)
+            check_note("reason", reason)
             return (AssetRetired(asset.asset_id, reason),)
         case DesireSetpoint(setpoint=name, value=value):
             check_setpoint(asset, name, value)
@@ -488,7 +486,7 @@ def _decide_registered(
                 return ()
             return (AlertRaised(**vars(command)),)
         case AcknowledgeAlert(alert_id=alert_id, note=note):
-            _check_length("note", note, NOTE_LENGTH_MAX)
+            check_note("note", note)
             if _open_alert(asset, alert_id):
                 return ()
             return (AlertAcknowledged(asset.asset_id, alert_id, note),)
@@ -504,7 +502,7 @@ def _decide_registered(
 def _escalate(command: EscalateAlert, asset: Registered) -> tuple[AssetEvent, ...]:
     _open_alert(asset, command.alert_id)
     to = check_text("to", command.to, TITLE_LENGTH_MAX)
-    reason = check_text("reason", command.reason, NOTE_LENGTH_MAX)
+    reason = check_text("reason", command.reason)
     before = asset.escalations.get(command.alert_id, 0)
     if not before < command.level <= ESCALATION_LEVEL_MAX:
         raise InvalidInput(
@@ -567,16 +565,6 @@ def _open_alert(asset: Registered, alert_id: uuid.UUID) -> bool:
             value=str(alert_id),
         )
     return acknowledged
-
-
-def _check_length(name: str, text: str, length_max: int) -> None:
-    if len(text) > length_max:
-        raise InvalidInput(
-            "text.too_long",
-            f"{name} has {len(text)} characters, more than {length_max}",
-            value=len(text),
-            limit=length_max,
-        )
 
 
 # --- fold ---------------------------------------------------------------------------------

@@ -137,19 +137,12 @@ async def handle(
     if idempotency is not None:
         earlier = await ledger.recall(idempotency)
         if earlier is not None:
-            return _recalled(earlier)
+            return recalled(earlier)
     late = bool(getattr(command, "late", False))
     for remaining in reversed(range(DECISIONS_MAX)):
         loaded = await _load(ledger, stream, occurred_at if late else None)
         state, version = loaded.state, loaded.version
-        if expected_version is not None and version != expected_version:
-            raise Conflict(
-                "stream.version_conflict",
-                f"stream {stream!r} is at version {version}, not {expected_version}",
-                hint="read it again and decide anew",
-                value=expected_version,
-                limit=version,
-            )
+        check_version(stream, version, expected_version)
         others = await _load_others(ledger, decider, command, state)
         known = {**others, stream: loaded}
         states = {name: other.state for name, other in others.items()}
@@ -162,7 +155,7 @@ async def handle(
             earlier = None if idempotency is None else await ledger.recall(idempotency)
             if earlier is None:
                 raise
-            return _recalled(earlier)
+            return recalled(earlier)
         if dry_run or not events:
             return Handled(events, version, await ledger.head())
         versions = {name: other.version for name, other in known.items()}
@@ -190,7 +183,7 @@ async def handle(
                 raise
             continue
         if appended.duplicate:
-            return _recalled(appended)
+            return recalled(appended)
         own = [
             placed.version
             for event, placed in zip(events, appended.placed, strict=True)
@@ -253,6 +246,19 @@ def _check_order(
             )
 
 
-def _recalled(earlier: Appended) -> Handled:
+def check_version(stream: str, version: int, expected: int | None) -> None:
+    """Refuse (``stream.version_conflict``) unless `stream` is at the version that is expected."""
+    if expected is not None and version != expected:
+        raise Conflict(
+            "stream.version_conflict",
+            f"stream {stream!r} is at version {version}, not {expected}",
+            hint="read it again and decide anew",
+            value=expected,
+            limit=version,
+        )
+
+
+def recalled(earlier: Appended) -> Handled:
+    """Return what became of a command that was handled before."""
     last = earlier.placed[-1]
     return Handled((), last.version, last.position, duplicate=True)

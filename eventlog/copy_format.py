@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-from eventlog.envelope import NewEvent
+from eventlog.envelope import POSTGRES_EPOCH, NewEvent
 
 EVENT_COLUMNS: Final = (
     "ledger_id",
@@ -45,7 +45,6 @@ _END: Final = struct.pack(">h", -1)
 _FIXED: Final = struct.Struct(">hihiqiqiqiqihi16si32si32s").pack
 _NULL: Final = struct.pack(">i", -1)
 _NO_OTHERS: Final = 9 * _NULL
-_POSTGRES_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _DAY_US: Final = 86_400_000_000
 
 
@@ -89,7 +88,7 @@ def copy_row(
 
 def microseconds(moment: datetime) -> int:
     """Return `moment` as PostgreSQL's ``timestamptz`` holds it."""
-    since: timedelta = moment - _POSTGRES_EPOCH
+    since: timedelta = moment - POSTGRES_EPOCH
     return since.days * _DAY_US + since.seconds * 1_000_000 + since.microseconds
 
 

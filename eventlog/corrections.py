@@ -9,9 +9,10 @@ from domain.catalogue import decider_of_stream
 from domain.errors import CommandRejected, Conflict, NotFound
 from domain.events import format_time
 from domain.records import CorrectRecord, Entry, correct
-from eventlog.commands import DECISIONS_MAX, Handled
+from eventlog.commands import DECISIONS_MAX, Handled, check_version, recalled
 from eventlog.envelope import RecordedEvent, new_fact
 from eventlog.ledger import IdempotencyKey, Ledger
+from eventlog.lookup import read_positions
 from eventlog.reading import read_event, read_whole_stream
 
 
@@ -52,8 +53,7 @@ async def handle_correction(
     if idempotency is not None:
         earlier = await ledger.recall(idempotency)
         if earlier is not None:
-            last = earlier.placed[-1]
-            return Handled((), last.version, last.position, duplicate=True)
+            return recalled(earlier)
     decider = decider_of_stream(command.stream)
     await _check_correctable(ledger, command, decided=decider is not None)
     assert decider is not None
@@ -65,14 +65,7 @@ async def handle_correction(
             for event in recorded
             if not event.erased
         ]
-        if expected_version is not None and version != expected_version:
-            raise Conflict(
-                "stream.version_conflict",
-                f"stream {command.stream!r} is at version {version}, not {expected_version}",
-                hint="read it again and decide anew",
-                value=expected_version,
-                limit=version,
-            )
+        check_version(command.stream, version, expected_version)
         correction, true_at = correct(command, history, decider, occurred_at)
         if dry_run:
             return Handled((correction,), version, await ledger.head())
@@ -138,9 +131,5 @@ async def _check_correctable(ledger: Ledger, command: CorrectRecord, *, decided:
 
 
 async def _find(ledger: Ledger, event_id: uuid.UUID) -> RecordedEvent | None:
-    position = await ledger.pool.fetchval(
-        "select position from event_identity where ledger_id = $1 and event_id = $2",
-        ledger.ledger_id,
-        event_id,
-    )
-    return None if position is None else await read_event(ledger, position)
+    found = await read_positions(ledger.pool, ledger.ledger_id, [event_id])
+    return await read_event(ledger, found[event_id]) if event_id in found else None

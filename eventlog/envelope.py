@@ -341,14 +341,14 @@ EVENT_OVERHEAD_BYTES: Final = 1_500
 """Measured: an event's objects without its payload and statistics."""
 
 _loads: Final = msgspec.json.decode  # ten times as fast as `json`, exact for large integers too
-_POSTGRES_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+POSTGRES_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def _time(sent: bytes) -> datetime:
     """Return the time that PostgreSQL sent: microseconds since 2000."""
     microseconds = int.from_bytes(sent, "big", signed=True)
     try:
-        return _POSTGRES_EPOCH + timedelta(microseconds=microseconds)
+        return POSTGRES_EPOCH + timedelta(microseconds=microseconds)
     except OverflowError:
         # The driver stores the first and the last moment there is as -infinity and infinity.
         first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)

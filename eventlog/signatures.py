@@ -22,7 +22,7 @@ from domain.errors import CommandRejected, Conflict, HeddleError, NotFound
 from domain.events import format_time
 from domain.records import CORRECTED, SIGNED, RecordCorrected, RecordSigned
 from domain.signatures import Authentication, Signable, SignRecord, check_authentication, sign
-from eventlog.commands import DECISIONS_MAX, Handled
+from eventlog.commands import DECISIONS_MAX, Handled, recalled
 from eventlog.documents import ContentStore
 from eventlog.envelope import RecordedEvent, new_fact
 from eventlog.ledger import IdempotencyKey, Ledger
@@ -136,8 +136,7 @@ async def sign_record(
     if idempotency is not None:
         earlier = await ledger.recall(idempotency)
         if earlier is not None:
-            last = earlier.placed[-1]
-            return Handled((), last.version, last.position, duplicate=True)
+            return recalled(earlier)
     for remaining in reversed(range(DECISIONS_MAX)):
         version = await ledger.stream_version(command.stream)
         signable = await _signable(ledger, command)

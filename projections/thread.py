@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import ClassVar, Final
 
@@ -17,10 +17,10 @@ import asyncpg
 
 from domain.events import event_types
 from domain.records import CORRECTED, RecordCorrected
-from domain.thread import node_kind
+from domain.thread import NodeState, node_kind
 from eventlog.copy_format import copy_stream, microseconds
 from eventlog.database import Connection
-from eventlog.envelope import EVENTS_DECLARED_IN, RecordedEvent
+from eventlog.envelope import EVENTS_DECLARED_IN, POSTGRES_EPOCH, RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf
 from projections.thread_fold import (
@@ -48,7 +48,6 @@ THREADED_TYPES: Final = (
 )
 """Stored types that may say something of the thread."""
 
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _NO_TIME_US: Final = -(2**63)  # PostgreSQL's -infinity
 
 Triple = tuple[int, int, int]
@@ -176,7 +175,7 @@ class _Batch:
     async def put_nodes(self, told: Told, numbers: Mapping[str, int], new: set[str]) -> None:
         """Add the nodes that were not known, and set how those that were stand now."""
         last = last_standings(told.standings)
-        nothing = StandingTold(_NO_TIME_US, 0, 0, 0, "")  # type: ignore[arg-type]
+        nothing = StandingTold(_NO_TIME_US, 0, 0, NodeState.MENTIONED, "")
         if new:
             rows = []
             for key, position in told.mentions.items():
@@ -440,7 +439,7 @@ def _columns(triples: Sequence[Triple]) -> tuple[list[int], list[int], list[int]
 
 
 def _time(valid_us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=valid_us)
+    return POSTGRES_EPOCH + timedelta(microseconds=valid_us)
 
 
 # --- rows as binary COPY takes them -------------------------------------------------------

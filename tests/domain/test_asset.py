@@ -11,8 +11,6 @@ import pytest
 
 from domain.asset import (
     ESCALATION_LEVEL_MAX,
-    NOTE_LENGTH_MAX,
-    TITLE_LENGTH_MAX,
     AcknowledgeAlert,
     AlertAcknowledged,
     AlertCleared,
@@ -43,6 +41,7 @@ from domain.asset import (
 from domain.asset_model import Severity
 from domain.asset_types import asset_type
 from domain.errors import CommandRejected, InvalidInput, NotFound
+from domain.texts import NOTE_LENGTH_MAX, TITLE_LENGTH_MAX
 from domain.thread import Link, LinkKind, NodeState, Standing
 from tests.domain.specification import given
 

@@ -119,20 +119,15 @@ async def _show(
 
 @asynccontextmanager
 async def _opened(name: str | None) -> AsyncIterator[Ledger]:
-    from api.database import open_pool
+    from api.database import existing_ledger, open_pool
     from api.settings import ServerSettings
-    from eventlog.ledger import Ledger
-    from eventlog.tiles import LedgerTiles
 
     settings = ServerSettings.from_environment()
-    name = name or settings.ledger
-    async with open_pool(settings) as (pool, _):
-        await LedgerTiles.of(pool, name)  # to open a ledger that is not there would make it
-        ledger = await Ledger.open(pool, name)
-        try:
-            yield ledger
-        finally:
-            await ledger.close()
+    async with (
+        open_pool(settings) as (pool, _),
+        existing_ledger(pool, name or settings.ledger) as ledger,
+    ):
+        yield ledger
 
 
 # --- text ---------------------------------------------------------------------------------

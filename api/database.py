@@ -11,6 +11,8 @@ from api.settings import ServerSettings
 from domain.errors import Unavailable
 from eventlog.database import CONNECTION_LOST, Pool, create_pool
 from eventlog.embedded import EmbeddedPostgres
+from eventlog.ledger import Ledger
+from eventlog.tiles import LedgerTiles
 
 
 @contextmanager
@@ -55,3 +57,20 @@ async def open_pool(settings: ServerSettings) -> AsyncIterator[tuple[Pool, str]]
             ) from error
         finally:
             await pool.close()
+
+
+@asynccontextmanager
+async def existing_ledger(pool: Pool, name: str) -> AsyncIterator[Ledger]:
+    """Yield the ledger called `name`; to open one that is not there would make it.
+
+    Raises
+    ------
+    NotFound
+        ``ledger.unknown``
+    """
+    await LedgerTiles.of(pool, name)
+    ledger = await Ledger.open(pool, name)
+    try:
+        yield ledger
+    finally:
+        await ledger.close()

@@ -279,21 +279,18 @@ async def _last(asked: Asked, ledger: Ledger, after: int, head: int) -> list[Rec
 async def _opened(
     name: str | None, *, following: bool
 ) -> AsyncIterator[tuple[Ledger, Tail | None]]:
-    from api.database import open_pool
+    from api.database import existing_ledger, open_pool
     from api.settings import ServerSettings
-    from eventlog.ledger import Ledger
     from eventlog.tail import Tail
-    from eventlog.tiles import LedgerTiles
 
     settings = ServerSettings.from_environment()
-    name = name or settings.ledger
-    async with open_pool(settings) as (pool, database_url):
-        await LedgerTiles.of(pool, name)  # to open a ledger that is not there would make it
-        ledger = await Ledger.open(pool, name)
+    async with (
+        open_pool(settings) as (pool, database_url),
+        existing_ledger(pool, name or settings.ledger) as ledger,
+    ):
         tail = Tail(ledger, database_url) if following else None
         try:
             yield ledger, tail
         finally:
             if tail is not None:
                 await tail.close()
-            await ledger.close()

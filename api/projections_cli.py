@@ -105,22 +105,19 @@ def _rebuilt_text(document: dict[str, Any]) -> str:
 
 
 async def _check(name: str | None, ledger_name: str | None, *, as_json: bool) -> bool:
-    from eventlog.ledger import Ledger
-    from eventlog.tiles import LedgerTiles
+    from api.database import existing_ledger
     from projections.content import check
 
     equal = True
     chosen = _rebuildable() if name is None else [_projection(name)]
-    async with _opened() as (pool, default):
-        await LedgerTiles.of(pool, ledger_name or default)  # to open one makes it
-        ledger = await Ledger.open(pool, ledger_name or default)
-        try:
-            for projection in chosen:
-                found = await check(pool, ledger, projection, told=_progress(as_json=as_json))
-                _say(_checked_document(found, ledger.name), _checked_text, as_json=as_json)
-                equal &= found.equal
-        finally:
-            await ledger.close()
+    async with (
+        _opened() as (pool, default),
+        existing_ledger(pool, ledger_name or default) as ledger,
+    ):
+        for projection in chosen:
+            found = await check(pool, ledger, projection, told=_progress(as_json=as_json))
+            _say(_checked_document(found, ledger.name), _checked_text, as_json=as_json)
+            equal &= found.equal
     return equal
 
 

@@ -20,6 +20,8 @@ from graphql import DocumentNode
 from strawberry.dataloader import DataLoader
 from strawberry.types import Info
 
+from api.access.identity import Identity
+from api.access.sight import EVERYTHING, Sight
 from api.graphql.scalars import Position
 from api.services import Services
 from domain.asset_model import Severity
@@ -72,14 +74,23 @@ class OperationContext:
 
     Parameters
     ----------
-    actor : who acts, such as ``user:jane``
+    identity : who acts, and what he may
     document : what is executed, checked before
     """
 
     services: Services
-    actor: str
+    identity: Identity
     document: DocumentNode
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE_MAX))
+
+    @property
+    def actor(self) -> str:
+        """Who acts, such as ``user:jane``."""
+        return self.identity.actor
+
+    async def sight(self) -> Sight:
+        """Return what of the plant he sees: nothing else may show in any answer."""
+        return EVERYTHING
 
     @property
     def ledger(self) -> Ledger:

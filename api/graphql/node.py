@@ -8,6 +8,7 @@ from uuid import UUID
 
 import strawberry
 
+from api.access.rights import Right
 from api.graphql.assets.catalogue import ASSET_TYPE, AssetType
 from api.graphql.assets.types import ALERT, ASSET, Alert, Asset
 from api.graphql.context import MinPosition, OperationContext, OperationInfo
@@ -27,7 +28,10 @@ POSITION_DIGITS_MAX: Final = 16
 class NodeQueries:
     """Root fields."""
 
-    @field(description="Whatever has this global id; null where it is not, or no longer, known.")
+    @field(
+        right=Right.READ,
+        description="Whatever has this global id; null where it is not, or no longer, known.",
+    )
     async def node(
         self,
         info: OperationInfo,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +15,7 @@ from opentelemetry import propagate, trace
 from strawberry.extensions import SchemaExtension
 from strawberry.types.execution import ExecutionResult, PreExecutionError
 
+from api.access.identity import LOCAL_ADMIN
 from api.graphql.context import OperationContext, actor_of
 from api.graphql.documents import Documents, operation_of
 from api.graphql.errors import extensions_of, told
@@ -110,10 +111,10 @@ class Operations:
         InvalidInput
             ``actor.malformed_name``
         """
-        actor = actor_of(headers)
+        identity = replace(LOCAL_ADMIN, actor=actor_of(headers))
         document = self._documents.prepare(request.query)
         definition = operation_of(document, request.operation_name)
-        context = OperationContext(self._services, actor, document)
+        context = OperationContext(self._services, identity, document)
         return Operation(request, definition, context, headers)
 
     async def execute(self, operation: Operation) -> Payload:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import strawberry
 
+from api.access.rights import Right
 from api.graphql.assets.types import Alert
 from api.graphql.commands import CommandInput, CommandSuccess, carry_out
 from api.graphql.context import OperationContext, OperationInfo
@@ -66,7 +67,9 @@ AcknowledgeAlertResult = Annotated[
 class AlertMutations:
     """Root fields."""
 
-    @mutation(description="Say that an alert was seen; who did is the event's actor.")
+    @mutation(
+        right=Right.OPERATE, description="Say that an alert was seen; who did is the event's actor."
+    )
     async def acknowledge_alert(
         self,
         info: OperationInfo,

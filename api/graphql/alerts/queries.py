@@ -7,6 +7,7 @@ from uuid import UUID
 
 import strawberry
 
+from api.access.rights import Right
 from api.graphql.alerts.types import AlertFilter
 from api.graphql.assets.types import Alert, alert_connection, alerts_before
 from api.graphql.context import MinPosition, OperationInfo
@@ -21,7 +22,9 @@ from projections.twins import projection_position
 class AlertQueries:
     """Root fields."""
 
-    @field(description="The alert with this natural key; null where there is none.")
+    @field(
+        right=Right.READ, description="The alert with this natural key; null where there is none."
+    )
     async def alert(
         self,
         info: OperationInfo,
@@ -33,7 +36,7 @@ class AlertQueries:
         row = await find_alert(info.context.ledger, alert_id)
         return None if row is None else Alert.of(row)
 
-    @field(description="Alerts of all assets, newest first.")
+    @field(right=Right.READ, description="Alerts of all assets, newest first.")
     async def alerts(
         self,
         info: OperationInfo,

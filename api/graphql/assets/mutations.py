@@ -6,6 +6,7 @@ from typing import Annotated
 
 import strawberry
 
+from api.access.rights import Right
 from api.graphql.assets.types import Asset
 from api.graphql.commands import CommandInput, CommandSuccess, carry_out
 from api.graphql.context import OperationContext, OperationInfo
@@ -163,7 +164,7 @@ DesireSetpointResult = Annotated[
 class AssetMutations:
     """Root fields."""
 
-    @mutation(description="Make an asset known.")
+    @mutation(right=Right.ENGINEER, description="Make an asset known.")
     async def register_asset(
         self,
         info: OperationInfo,
@@ -174,7 +175,7 @@ class AssetMutations:
         """Handle `RegisterAsset`."""
         return await carry_out(info, input, RegisterAssetSuccess)
 
-    @mutation(description="Put an asset into service.")
+    @mutation(right=Right.ENGINEER, description="Put an asset into service.")
     async def commission_asset(
         self,
         info: OperationInfo,
@@ -185,7 +186,10 @@ class AssetMutations:
         """Handle `CommissionAsset`."""
         return await carry_out(info, input, CommissionAssetSuccess)
 
-    @mutation(description="Take an asset out of service for good; it accepts nothing afterwards.")
+    @mutation(
+        right=Right.ENGINEER,
+        description="Take an asset out of service for good; it accepts nothing afterwards.",
+    )
     async def retire_asset(
         self,
         info: OperationInfo,
@@ -196,7 +200,7 @@ class AssetMutations:
         """Handle `RetireAsset`."""
         return await carry_out(info, input, RetireAssetSuccess)
 
-    @mutation(description="Ask for a set-point, within its safe bounds.")
+    @mutation(right=Right.OPERATE, description="Ask for a set-point, within its safe bounds.")
     async def desire_setpoint(
         self,
         info: OperationInfo,

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import strawberry
 
+from api.access.rights import Right
 from api.graphql.assets.catalogue import AssetType
 from api.graphql.assets.types import Asset, AssetFilter
 from api.graphql.context import MinPosition, OperationInfo
@@ -32,7 +33,9 @@ CURSOR_KIND: Final = "assets"
 class AssetQueries:
     """Root fields."""
 
-    @field(description="The asset with this natural key; null where there is none.")
+    @field(
+        right=Right.READ, description="The asset with this natural key; null where there is none."
+    )
     async def asset(
         self,
         info: OperationInfo,
@@ -47,7 +50,7 @@ class AssetQueries:
         row = await info.context.asset_by_asset_id.load(asset_id)
         return None if row is None else Asset.of(row)
 
-    @field(description="Assets in the order of their natural key.")
+    @field(right=Right.READ, description="Assets in the order of their natural key.")
     async def assets(
         self,
         info: OperationInfo,
@@ -85,12 +88,12 @@ class AssetQueries:
             cursor=lambda row: encode_cursor(CURSOR_KIND, ledger.name, row.asset_id),
         )
 
-    @field(description="Every asset type that this server knows, by name.")
+    @field(right=Right.READ, description="Every asset type that this server knows, by name.")
     def asset_types(self) -> list[AssetType]:
         """Return the catalogue of asset types."""
         return [AssetType.of(described) for _, described in sorted(asset_types().items())]
 
-    @field(description="The asset type of this name; null where there is none.")
+    @field(right=Right.READ, description="The asset type of this name; null where there is none.")
     def asset_type(
         self,
         name: Annotated[str, strawberry.argument(description="Name of the asset type.")],

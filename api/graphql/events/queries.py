@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import strawberry
 from strawberry.types.nodes import InlineFragment, Selection
 
+from api.access.rights import Right
 from api.graphql.context import OperationContext, OperationInfo
 from api.graphql.events.types import (
     CURSOR_KIND,
@@ -45,9 +46,10 @@ class EventQueries:
     """Root fields."""
 
     @field(
+        right=Right.READ,
         description="Events in the order of the log, oldest first. A page may hold fewer than "
         "`first` where their payloads are large, and fewer or none where the filter lets few "
-        "through; `pageInfo.hasNextPage` says whether to go on, after `pageInfo.endCursor`."
+        "through; `pageInfo.hasNextPage` says whether to go on, after `pageInfo.endCursor`.",
     )
     async def events(
         self,
@@ -65,7 +67,7 @@ class EventQueries:
             payloads=payloads_for(info.selected_fields),
         )
 
-    @field(description="Where the log and its projections stand.")
+    @field(right=Right.READ, description="Where the log and its projections stand.")
     async def log(self, info: OperationInfo) -> LogState:
         """Return the state of the log."""
         services = info.context.services

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 import strawberry
 
+from api.access.rights import Right
 from api.graphql.context import OperationInfo
 from api.graphql.events.queries import Filter, event_filter, payloads_for, position_after
 from api.graphql.events.types import CURSOR_KIND, Event, EventMessage, event_cursor
@@ -33,12 +34,13 @@ class EventSubscriptions:
     """Root fields."""
 
     @subscription(
+        right=Right.READ,
         description="Every wanted event after the cursor `after`, once and in order, and then each "
         "as it is recorded. Without `after` it starts with the next event. After a broken "
         "connection resume with the cursor of the last message that was dealt with: nothing is "
         "lost, and at most what was under way comes again. While the log cannot be read it waits; "
         "after a minute or so it ends with `log.unavailable`, whose `value` is the cursor to "
-        "resume from."
+        "resume from.",
     )
     async def events(
         self,

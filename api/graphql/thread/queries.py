@@ -6,6 +6,7 @@ from typing import Annotated
 
 import strawberry
 
+from api.access.rights import Right
 from api.graphql.context import MinPosition, OperationInfo
 from api.graphql.fields import field
 from api.graphql.scalars import Cursor
@@ -44,8 +45,9 @@ class ThreadQueries:
     """Root fields."""
 
     @field(
+        right=Right.READ,
         description="What things came from, what they led to, or both: a graph, the nearest first. "
-        "Fails with `thread.unknown_node` where none of the roots is known."
+        "Fails with `thread.unknown_node` where none of the roots is known.",
     )
     async def trace(
         self,
@@ -97,8 +99,9 @@ class ThreadQueries:
         return ThreadGraph(traced=traced)
 
     @field(
+        right=Right.READ,
         description="What bad things reached, as counts by kind and state, and as a graph where "
-        "that is asked for. Fails with `thread.unknown_node` where none of the roots is known."
+        "that is asked for. Fails with `thread.unknown_node` where none of the roots is known.",
     )
     async def recall(
         self,

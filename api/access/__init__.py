@@ -1,0 +1,1 @@
+"""Who may do what: identities, the rights of their roles, and what of the plant they see."""

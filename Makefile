@@ -3,8 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes of `make test`. More than cores: tests wait much of their time.
+WORKERS ?= 3
 # The stamp carries a checksum, so that nothing is installed twice, and everything again when it changed.
 STAMP := $(VENV)/.installed-$(firstword $(shell cat pyproject.toml constraints.txt | cksum))
+
+# Where it is set, each of a hundred processes that tests start would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -19,7 +24,7 @@ demo: $(STAMP) ## Start everything on real recordings: http://127.0.0.1:8000 (Ct
 	@exec $(BIN)/heddle demo
 
 test: check ## Run every check and every test
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=$(WORKERS) --max-worker-restart=0
 
 check: $(STAMP) ## Check format, lint, types and who imports whom
 	$(BIN)/ruff format --check .

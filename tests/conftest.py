@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,7 @@ from eventlog.database import Pool, create_pool
 from eventlog.ledger import Ledger
 from migrations.run import upgrade
 from tests.database import embedded_server, new_database
+from tests.distribution import TOLD, FileScheduling, processes_first
 
 # No verdict depends on how fast a shared machine is. In CI the examples are the same every time,
 # so that a change is judged by what it changes; elsewhere each run looks for new ones.
@@ -44,6 +46,44 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-seed", type=int, default=seed, help="what their order is drawn from")
 
 
+def pytest_report_header(config: pytest.Config) -> str:
+    """Tell what repeats the fault test of this run, whichever worker it falls to."""
+    return f"fault seed: {config.getoption('fault_seed')}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have told."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, line in report.user_properties:
+                if name == TOLD:
+                    terminalreporter.write_line(str(line))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand a worker of `pytest -n` the seed, which it would draw anew."""
+    node.workerinput["fault_seed"] = node.config.getoption("fault_seed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take over what the process that started this worker has drawn."""
+    if (given := getattr(config, "workerinput", None)) is not None:
+        config.option.fault_seed = given["fault_seed"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
+    """Say what a worker of `pytest -n` is given at a time."""
+    return FileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let a worker of `pytest -n` begin with what takes longest; all workers have one order."""
+    if hasattr(config, "workerinput"):
+        processes_first(items)
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
@@ -51,7 +91,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """URL of the embedded server that all tests of a run share."""
+    """URL of the embedded server that all tests of a run, or of one of its workers, share."""
     with embedded_server() as url:
         yield url
 

@@ -144,11 +144,15 @@ def test_agent_started_before_its_server_delivers_when_it_comes(tmp_path: Path) 
     write_rows(tmp_path, [f"{second(at)},{at},1" for at in range(50)])
     write_configuration(tmp_path, csv_source())
     with start(run_command(tmp_path, gone, "--once")) as process:
-        time.sleep(1.0)
-        assert process.poll() is None
+        assert process.stderr is not None
+        errors = ""
+        while "uplink.unreachable" not in errors:
+            line = process.stderr.readline()
+            assert line, errors
+            errors += line
         with serving(FrameServer(), port) as back:
-            _, errors = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 0
+            errors += process.stderr.read()
+            assert process.wait(DEADLINE_S) == 0
     assert errors.count("uplink.unreachable") == 1
     assert errors.count("takes frames again") == 1
     assert len(back.stored) == 5
@@ -187,7 +191,10 @@ def test_stop_signal_ends_the_agent_and_a_start_resumes(
     server.next_answers.extend([status(503)] * 1_000)
     write_rows(tmp_path, [f"{second(at)},{at},1" for at in range(40)])
     with start(run_command(tmp_path, server, "--once")) as process:
-        time.sleep(1.5)
+        started = time.monotonic()
+        while len(server.next_answers) > 990:
+            assert time.monotonic() - started < DEADLINE_S
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -79,17 +78,6 @@ class Machine:
     @property
     def keys_dir(self) -> Path:
         return self.folder / "keys"
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that the server's account can reach."""
-    path = Path(tempfile.mkdtemp(prefix="heddle-test-", dir="/tmp"))
-    path.chmod(0o711)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
 
 
 @contextlib.contextmanager

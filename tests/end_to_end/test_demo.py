@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,15 +14,6 @@ import pytest
 from tests.end_to_end.processes import PATIENCE_S, REPOSITORY, Process, free_port
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that root's embedded server can pass through."""
-    made = Path(tempfile.mkdtemp(prefix="heddle-demo-"))
-    made.chmod(0o711)
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
 
 
 def shown(demo: Process, pattern: str, after: int = 0) -> str:

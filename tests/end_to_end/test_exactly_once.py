@@ -8,12 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import shutil
-import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +27,7 @@ from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf, read_page
 from eventlog.tail import Tail
 from migrations.run import upgrade
+from tests.distribution import TOLD
 from tests.end_to_end.durable_lines import read_lines
 from tests.end_to_end.fault_follower import FOLLOWED, notes_of
 from tests.end_to_end.fault_writer import STOP_FILE
@@ -47,19 +45,10 @@ Content = tuple[str, str, bytes]
 """Stream, type, and SHA-256 of the payload."""
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that the database's own account can pass."""
-    path = Path(tempfile.mkdtemp(prefix="heddle-faults-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(0)  # as long as the faults asked for take; every wait within has its own bound
 def test_every_append_is_recorded_once_whatever_is_killed_or_cut(
-    folder: Path, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
+    folder: Path, pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
 ) -> None:
     count, seed = pytestconfig.getoption("faults"), pytestconfig.getoption("fault_seed")
     chance = random.Random(seed)
@@ -83,7 +72,7 @@ def test_every_append_is_recorded_once_whatever_is_killed_or_cut(
             asyncio.run(injector.run(schedule(count, chance)))
         finally:
             told = ", ".join(f"{number} {fault}" for fault, number in injector.injected.items())
-            _tell(capsys, f"faults with seed {seed}: {told}")
+            record_property(TOLD, f"faults with seed {seed}: {told}")
         assert injector.injected.total() >= count
 
         (folder / STOP_FILE).touch()
@@ -93,16 +82,11 @@ def test_every_append_is_recorded_once_whatever_is_killed_or_cut(
         for name, log in logs.items():
             _assert_numbered_without_gaps(log)
             _assert_followers_saw_all(folder, name, log)
-        _tell(capsys, _assert_notes_agree(folder, logs))
+        record_property(TOLD, _assert_notes_agree(folder, logs))
         assert server.wait_until_folded() == len(logs[LEDGERS[0]])
         _assert_rollups_count_every_reading(database.url, logs[LEDGERS[0]])
         for name in LEDGERS:
             _assert_verified(server, folder, name, len(logs[name]))
-
-
-def _tell(capsys: pytest.CaptureFixture[str], line: str) -> None:
-    with capsys.disabled():
-        sys.stdout.write(f"\n{line}\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.end_to_end.processes import Process, Server
 
 ASSETS = "{ assets(first: 100) { nodes { assetId title twin { position } } } }"
 QUERIES_AT_ONCE = 3
 REBUILT = ("twins", "alerts", "rollups", "thread")
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that the database's own account can pass."""
-    path = Path(tempfile.mkdtemp(prefix="heddle-rebuild-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def heddle(folder: Path, server: Server, *arguments: str) -> Process:

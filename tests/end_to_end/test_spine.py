@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -34,15 +33,6 @@ subscription ($after: Cursor) {
   events(after: $after) { cursor lag event { position stream version eventId } }
 }
 """
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that the database's own account can pass."""
-    path = Path(tempfile.mkdtemp(prefix="heddle-spine-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def test_every_reading_arrives_once_and_right(folder: Path) -> None:

@@ -15,7 +15,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +32,7 @@ from eventlog.embedded_folders import (
     SocketFolderUnsafe,
     StartFailed,
 )
+from tests.database import server_folder
 
 pytestmark = pytest.mark.slow
 
@@ -74,13 +74,11 @@ except PermissionError:
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A data directory that the server's account can reach, unlike root's `tmp_path`."""
-    parent = Path(tempfile.mkdtemp(prefix="heddle-test-", dir="/tmp"))
-    parent.chmod(0o711)
-    try:
-        yield parent / "state"
-    finally:
-        kill_server(parent / "state")
-        shutil.rmtree(parent)
+    with server_folder() as parent:
+        try:
+            yield parent / "state"
+        finally:
+            kill_server(parent / "state")
 
 
 @contextlib.contextmanager
@@ -203,11 +201,8 @@ def test_the_role_owns_its_database_and_is_no_superuser(data_dir: Path) -> None:
 
 @pytest.fixture(scope="module")
 def shared_url() -> Iterator[str]:
-    parent = Path(tempfile.mkdtemp(prefix="heddle-test-", dir="/tmp"))
-    parent.chmod(0o711)
-    with EmbeddedPostgres.start(parent / "state") as postgres:
+    with server_folder() as parent, EmbeddedPostgres.start(parent / "state") as postgres:
         yield postgres.url
-    shutil.rmtree(parent)
 
 
 @pytest.mark.parametrize(

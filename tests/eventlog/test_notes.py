@@ -157,7 +157,11 @@ def test_a_malformed_vkey_is_refused(vkey: str) -> None:
     assert refused.value.code == "key.malformed"
 
 
-@pytest.mark.parametrize("text", ["", VKEY, LOG.text.replace("plant-1", "plant-2"), LOG.text[:-4]])
+@pytest.mark.parametrize(
+    "text",
+    ["", VKEY, LOG.text.replace("plant-1", "plant-2"), LOG.text[:-4]],
+    ids=["empty", "of a verifier", "of another name", "cut short"],
+)
 def test_a_malformed_signing_key_is_refused_without_its_secret(text: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         SigningKey.parse(text)

@@ -31,12 +31,13 @@ from eventlog.corrections import handle_correction
 from eventlog.documents import ContentStore, add_document, content_path
 from eventlog.envelope import new_fact
 from eventlog.ledger import IdempotencyKey, Ledger
-from eventlog.reading import read_event, read_page
+from eventlog.reading import read_event, read_page, read_whole_stream
 from eventlog.signatures import (
     KEY_BYTES_MIN,
     KeyedVerifier,
     SignatureStanding,
     sign_record,
+    signatures_among,
     signatures_of,
 )
 from tests.database import as_superuser, execute
@@ -133,6 +134,11 @@ async def correct(ledger: Ledger, stream: str, position: int, replacement: Any =
 
 async def standing(ledger: Ledger, stream: str, **options: Any) -> SignatureStanding:
     (only,) = await signatures_of(ledger, stream, **options)
+    as_of = options.get("as_of")
+    recorded = [event async for event in read_whole_stream(ledger, stream, as_of=as_of)]
+    (among,) = signatures_among(recorded)  # which looks at no file
+    files = ("signature.document_missing", "signature.document_changed")
+    assert among == replace(only, faults=tuple(f for f in only.faults if f not in files))
     return only
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -29,7 +27,13 @@ from eventlog.reading import EventFilter, Page, PayloadOf, read_page
 from eventlog.tail import Tail
 from eventlog.window import Window
 from migrations.run import upgrade
-from tests.database import as_superuser, execute, new_database, with_database
+from tests.database import (
+    as_superuser,
+    execute,
+    new_database,
+    server_folder,
+    with_database,
+)
 from tests.eventlog.new_events import cut_connections, fact, frame_event, frame_of, opened
 
 pytestmark = pytest.mark.anyio
@@ -431,18 +435,11 @@ async def test_an_outage_is_told_once_and_so_is_its_end(
     assert (len(away), said) == (1, ["listening to the log again"])
 
 
-@pytest.fixture
-def server_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="heddle-tests-"))
-    folder.chmod(0o711)  # root's server runs as an account of its own and has to pass
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.mark.slow
-async def test_followers_go_on_after_the_server_was_restarted(server_folder: Path) -> None:
+async def test_followers_go_on_after_the_server_was_restarted() -> None:
     with contextlib.ExitStack() as stack:
-        server = await asyncio.to_thread(EmbeddedPostgres.start, server_folder / "data")
+        folder = stack.enter_context(server_folder())
+        server = await asyncio.to_thread(EmbeddedPostgres.start, folder / "data")
         stack.callback(lambda: server.stop())
         await asyncio.to_thread(upgrade, server.url)
         async with opened(server.url) as ledger:
@@ -451,7 +448,7 @@ async def test_followers_go_on_after_the_server_was_restarted(server_folder: Pat
             await ledger.append([fact(n) for n in range(10)])
             await tail.wait_beyond(9, timeout_s=PATIENCE_S)
             await asyncio.to_thread(server.stop)
-            server = await asyncio.to_thread(EmbeddedPostgres.start, server_folder / "data")
+            server = await asyncio.to_thread(EmbeddedPostgres.start, folder / "data")
             async with opened(server.url) as other:
                 await other.append([fact(n) for n in range(10, 20)])
             assert await follower == list(range(1, 21))

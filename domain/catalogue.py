@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any, Final
 
-from domain import application_events, asset, ledger_events, records
+from domain import access_events, application_events, asset, ledger_events, records
 from domain.deciders import Decider
 from domain.documents import document
 from domain.maintenance import spare_part, work_order, work_order_decider
@@ -18,6 +18,7 @@ from domain.plant import component, location
 from domain.quality import inspection, instrument, nonconformance
 
 EVENT_MODULES: Final[tuple[ModuleType, ...]] = (
+    access_events,
     application_events,
     asset,
     component,
@@ -66,6 +67,11 @@ _BY_COMMAND: Final = {command: decider for decider in DECIDERS for command in de
 def decider_of_command(command: Any) -> Decider[Any, Any, Any]:
     """Return who decides `command`."""
     return _BY_COMMAND[type(command)]
+
+
+def decider_of_command_type(command: type) -> Decider[Any, Any, Any]:
+    """Return who decides commands of the class `command`."""
+    return _BY_COMMAND[command]
 
 
 def decider_of_stream(stream: str) -> Decider[Any, Any, Any] | None:

@@ -9,6 +9,7 @@
     │   └── PayloadErased   an event whose content was erased by law
     ├── CommandRejected     a command that the state of its object does not allow
     ├── Conflict            somebody else was first, or said something else under the same key
+    ├── NotAllowed          whoever asks is not known, or may not do this
     ├── UnreadableEvent     a stored event that stops its reader (`domain.events`)
     │   ├── UnknownEventType    its type or version is not known to this software
     │   └── MalformedFact       its payload is none of its type and version
@@ -71,6 +72,14 @@ class CommandRejected(HeddleError):
 
 class Conflict(HeddleError):
     """Somebody else was first, or said something else under the same key."""
+
+
+class NotAllowed(HeddleError):
+    """Whoever asks is not known (any more), or may not do what is asked.
+
+    ``access.unauthenticated`` (no valid proof of who asks), ``access.expired`` (it was valid until
+    a moment ago), ``access.denied`` (who asks is known, and has no right to it).
+    """
 
 
 class Unavailable(HeddleError):

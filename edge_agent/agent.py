@@ -25,6 +25,7 @@ from edge_agent.uplink import Uplink
 from edge_agent.waiting import wait_up_to
 
 DRAIN_POLL_S: Final = 1.0
+LOOPBACK_HOSTS: Final = ("127.0.0.1", "::1", "localhost")
 
 _log = logging.getLogger("heddle.edge.agent")
 
@@ -77,12 +78,24 @@ async def run_agent(
             parts = {source.name: source.source.parts for source in configuration.sources}
             outbox.adopt(configuration.agent, parts)
             # No timeouts here: the uplink bounds each request as a whole.
-            async with httpx.AsyncClient(base_url=settings.server_url, timeout=None) as client:
+            async with httpx.AsyncClient(
+                base_url=settings.server_url, timeout=None, headers=_credentials(settings)
+            ) as client:
                 run = _Run(configuration, settings, outbox, client, report)
                 return await run.until(stop, once=once)
     finally:
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(signal_number)
+
+
+def _credentials(settings: Settings) -> dict[str, str]:
+    """Return the header by which the server knows the agent."""
+    if settings.api_key is None:
+        return {}
+    url = httpx.URL(settings.server_url)
+    if url.scheme == "http" and url.host not in LOOPBACK_HOSTS:
+        _log.warning("the API key goes to %s in the clear: use https", settings.server_url)
+    return {"authorization": f"Bearer {settings.api_key}"}
 
 
 class _Run:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ class Settings:
     request_timeout_s : until a request without an answer has failed
     retry_delay_s_min, retry_delay_s_max : the first and the longest pause after a failure
     progress_every_s : pause between two lines of progress
+    api_key : by which the server knows the agent; the environment alone has it
     """
 
     server_url: str = "http://127.0.0.1:8000"
@@ -46,6 +47,7 @@ class Settings:
     retry_delay_s_min: float = 0.5
     retry_delay_s_max: float = 30.0
     progress_every_s: float = 2.0
+    api_key: str | None = field(default=None, repr=False)
 
 
 VARIABLES: Final[Mapping[str, str]] = {
@@ -59,6 +61,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "retry_delay_s_min": "HEDDLE_AGENT_RETRY_DELAY_S_MIN",
     "retry_delay_s_max": "HEDDLE_AGENT_RETRY_DELAY_S_MAX",
     "progress_every_s": "HEDDLE_AGENT_PROGRESS_EVERY_S",
+    "api_key": "HEDDLE_AGENT_API_KEY",
 }
 
 _BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
@@ -87,13 +90,13 @@ def read_settings(environment: Mapping[str, str] | None = None, **flags: object 
     found = os.environ if environment is None else environment
     faults: list[str] = []
     values: dict[str, Any] = {}
-    for field in fields(Settings):
-        flag, text = flags.get(field.name), found.get(VARIABLES[field.name], "")
+    for known in fields(Settings):
+        flag, text = flags.get(known.name), found.get(VARIABLES[known.name], "")
         if flag is None and not text:
             continue
-        name = VARIABLES[field.name] if flag is None else f"--{field.name.replace('_', '-')}"
+        name = VARIABLES[known.name] if flag is None else f"--{known.name.replace('_', '-')}"
         try:
-            values[field.name] = _read(field.name, text if flag is None else str(flag))
+            values[known.name] = _read(known.name, text if flag is None else str(flag))
         except ValueError as error:
             faults.append(f"{name}: {error}")
     settings = Settings(**values)
@@ -105,6 +108,8 @@ def read_settings(environment: Mapping[str, str] | None = None, **flags: object 
 
 
 def _read(name: str, text: str) -> object:
+    if name == "api_key":
+        return _api_key(text)
     match type(getattr(Settings, name)):
         case t if t is str:
             return _server_url(text)
@@ -121,6 +126,12 @@ def _bounded(name: str, number: float) -> float:
     if math.isnan(number) or not least <= number <= most:
         raise ValueError(f"{number} is not between {least:g} and {most:g}")
     return number
+
+
+def _api_key(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("it is no key such as `heddle key create` prints")  # never the key itself
+    return text
 
 
 def _server_url(text: str) -> str:

@@ -28,9 +28,11 @@ from edge_agent.waiting import wait_up_to
 
 FRAMES_PATH: Final = "/v1/frames"
 ASSET_UNKNOWN: Final = "asset.unknown"
+ACCESS_DENIED: Final = "access.denied"
 BATCH_UNPACKS_TOO_FAR: Final = "batch.unpacks_too_far"
 RETRYABLE_CODES: Final = frozenset(
     {
+        ACCESS_DENIED,
         ASSET_UNKNOWN,
         BATCH_UNPACKS_TOO_FAR,
         "batch.truncated",
@@ -121,7 +123,7 @@ class Backoff:
 
 @dataclass
 class _Held:
-    """A source whose asset the server does not know yet, and when it is tried again."""
+    """A source whose asset the server does not know, or not from us, and when it tries again."""
 
     backoff: Backoff
     until_s: float = 0.0
@@ -242,14 +244,17 @@ class Uplink:
     def _settle(self, frames: Sequence[PendingFrame], answer: BatchAnswer) -> float:
         stored: list[int] = []
         rejections: list[Rejection] = []
-        unknown_assets: dict[str, str] = {}
+        unknown_assets: dict[str, FrameResult] = {}
         passing: dict[str, str] = {}
         answered_sources: set[str] = set()
         position = 0
         for result, frame in zip(answer.results, frames, strict=False):
             match result:
-                case FrameResult(status="rejected", code=code) if code == ASSET_UNKNOWN:
-                    unknown_assets[frame.source] = result.message
+                case FrameResult(status="rejected", code=code) if code in (
+                    ASSET_UNKNOWN,
+                    ACCESS_DENIED,
+                ):
+                    unknown_assets[frame.source] = result
                 case FrameResult(status="rejected", code=code) if code in RETRYABLE_CODES:
                     passing[code] = result.message
                 case FrameResult(status="rejected"):
@@ -292,14 +297,17 @@ class Uplink:
                     rejection.message,
                 )
 
-    def _hold(self, unknown_assets: dict[str, str], answered_sources: set[str]) -> None:
+    def _hold(self, unknown_assets: dict[str, FrameResult], answered_sources: set[str]) -> None:
         for source in answered_sources - unknown_assets.keys():
             if self._held.pop(source, None):
                 _log.info("source %s: its asset is known now", source)
-        for source, message in unknown_assets.items():
+        for source, result in unknown_assets.items():
             if source not in self._held:
                 self._held[source] = _Held(self._new_backoff())
-                _log.warning("source %s waits until its asset is registered: %s", source, message)
+                awaited = "registered" if result.code == ASSET_UNKNOWN else "this agent's"
+                _log.warning(
+                    "source %s waits until its asset is %s: %s", source, awaited, result.message
+                )
             hold = self._held[source]
             hold.until_s = asyncio.get_running_loop().time() + hold.backoff.next_delay_s()
 

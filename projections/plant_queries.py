@@ -219,7 +219,7 @@ async def _stays(
         moment,
         list(streams),
     )
-    _check_size(rows)
+    check_size(rows)
     found: dict[str, list[Stay]] = {stream: [] for stream in streams}
     for row in rows:
         ends = row["valid_to"]
@@ -258,10 +258,13 @@ def _merged(found: dict[str, list[Stay]]) -> dict[str, list[Stay]]:
 # --- statements ---------------------------------------------------------------------------
 
 
-def _described(source: str) -> str:
-    """Return the end of a statement that says of what `source` names what it was."""
+def described(source: str, more: str = "") -> str:
+    """Return the end of a statement that says of what `source` names what it was.
+
+    Its columns are those that `item_of` reads, and `more`.
+    """
     return f"""
-        select s.subject, s.place, s.slot, s.since, s.depth, d.item_type, d.title, d.part_id,
+        select {more} s.subject, s.place, s.slot, s.since, s.depth, d.item_type, d.title, d.part_id,
             r.roll_up, r.required, e.subject is not null as ended
         from {source} s
         left join plant_interval d on d.subject = s.subject and {holds("d", Facet.DESCRIPTION)}
@@ -281,7 +284,7 @@ _TREE: Final = f"""
             on i.place = below.subject and {holds("i", Facet.PLACE)}
         where below.depth < $5 and i.subject <> all (below.trail) and ($6 or i.slot is null)
     ), bounded as materialized (select * from below limit {ITEMS_MAX + 1})
-    {_described("bounded")}
+    {described("bounded")}
 """
 
 _PATH: Final = f"""
@@ -298,7 +301,7 @@ _PATH: Final = f"""
         where above.place is not null and above.depth < {DEPTH_MAX}
             and above.place <> all (above.trail)
     )
-    {_described("above")}
+    {described("above")}
 """
 
 _STANDING_IN: Final = f"""
@@ -307,7 +310,7 @@ _STANDING_IN: Final = f"""
         from plant_interval i
         where i.place = any($4) and {holds("i", Facet.PLACE)} limit {ITEMS_MAX + 1}
     )
-    {_described("standing")}
+    {described("standing")}
 """
 
 
@@ -315,11 +318,12 @@ _STANDING_IN: Final = f"""
 
 
 def _items(rows: Sequence[asyncpg.Record]) -> list[PlantItem]:
-    _check_size(rows)
-    return [_item(row) for row in rows]
+    check_size(rows)
+    return [item_of(row) for row in rows]
 
 
-def _check_size(rows: Sequence[asyncpg.Record]) -> None:
+def check_size(rows: Sequence[asyncpg.Record]) -> None:
+    """Raise `InvalidInput` (``plant.too_large``) where there are more than `ITEMS_MAX`."""
     if len(rows) > ITEMS_MAX:
         raise InvalidInput(
             "plant.too_large",
@@ -329,7 +333,8 @@ def _check_size(rows: Sequence[asyncpg.Record]) -> None:
         )
 
 
-def _item(row: asyncpg.Record) -> PlantItem:
+def item_of(row: asyncpg.Record) -> PlantItem:
+    """Return the item that a row of `described` tells."""
     category, _, item_id = row["subject"].partition(":")
     return PlantItem(
         kind=ItemKind(category.upper()),

@@ -9,7 +9,7 @@ or not; what was retired or given up does not.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,11 +17,12 @@ from typing import Final
 
 from domain.errors import InvalidInput
 from domain.health import HealthStatus
-from domain.plant.location import Level, unknown_location
+from domain.plant.location import Level, location_stream, unknown_location
 from domain.plant.roll_up import MemberHealth, Rule, rolled_up_grade, rolled_up_health
 from eventlog.ledger import Ledger
 from projections.as_of import NOW, AsOf
 from projections.plant import PlantProjection
+from projections.plant_lists import forest_below
 from projections.plant_queries import (
     ItemKind,
     PlantItem,
@@ -126,9 +127,18 @@ class PlantTwins:
 
 
 async def location_twins(
-    ledger: Ledger, location_id: str, now: datetime, as_of: AsOf = NOW
+    ledger: Ledger,
+    location_id: str,
+    now: datetime,
+    as_of: AsOf = NOW,
+    *,
+    assets: Collection[str] | None = None,
 ) -> PlantTwins:
     """Return the twins of a location and of what is below it, judged at `now`.
+
+    Parameters
+    ----------
+    assets : only these are looked at; None: all that stood there
 
     Raises
     ------
@@ -143,7 +153,9 @@ async def location_twins(
     tree = await tree_below(ledger, location_id, standing, components=False)
     if tree[0].item_type is None:
         raise unknown_location(location_id)
-    asset_ids = [item.item_id for item in tree if item.kind is ItemKind.ASSET and not item.ended]
+    if assets is not None:
+        tree = [i for i in tree if i.kind is not ItemKind.ASSET or i.item_id in assets]
+    asset_ids = _assets_in(tree)
     if as_of == NOW:
         _check_size(asset_ids, ASSETS_MAX)
         position, twins = await _live_twins(ledger, asset_ids, now)
@@ -156,6 +168,41 @@ async def location_twins(
             if found is not None:
                 twins[asset_id] = found[1]
     return PlantTwins(now, position, _rolled_up(tree, twins), twins)
+
+
+async def location_twins_of(
+    ledger: Ledger,
+    location_ids: Sequence[str],
+    now: datetime,
+    *,
+    assets: Collection[str] | None = None,
+) -> tuple[int, dict[str, LocationTwin]]:
+    """Return the twins of locations as they are, by id, and the position that they reflect.
+
+    It takes as many statements for many as for one. A location that nobody has defined has none.
+    `assets` as in `location_twins`.
+
+    Raises
+    ------
+    InvalidInput
+        ``plant.too_large``: beyond `ASSETS_MAX` assets below all of them together
+    """
+    forest = await forest_below(ledger, location_ids, AsOf(valid_at=now))
+    if assets is not None:
+        forest = [i for i in forest if i.kind is not ItemKind.ASSET or i.item_id in assets]
+    asset_ids = _assets_in(forest)
+    _check_size(asset_ids, ASSETS_MAX)
+    position, twins = await _live_twins(ledger, asset_ids, now)
+    found = _rolled_up(forest, twins, frozenset(map(location_stream, location_ids)))
+    return position, {
+        location_id: found[location_id]
+        for location_id in location_ids
+        if location_id in found and found[location_id].level is not None
+    }
+
+
+def _assets_in(tree: Sequence[PlantItem]) -> list[str]:
+    return [item.item_id for item in tree if item.kind is ItemKind.ASSET and not item.ended]
 
 
 async def _live_twins(
@@ -202,12 +249,18 @@ class _Judged:
     open_alert_count: int
 
 
-def _rolled_up(tree: Sequence[PlantItem], twins: Mapping[str, Twin]) -> dict[str, LocationTwin]:
-    """Return the twins of the locations of `tree`, which has parents before their children."""
+def _rolled_up(
+    tree: Sequence[PlantItem], twins: Mapping[str, Twin], wanted: frozenset[str] = frozenset()
+) -> dict[str, LocationTwin]:
+    """Return the twins of the locations of `tree`, which has parents before their children.
+
+    What has ended counts for nothing, but has a twin where it is `wanted`.
+    """
     judged: dict[str, list[_Judged]] = {}
     locations: dict[str, LocationTwin] = {}
     for item in reversed(tree):
-        if item.ended and item.depth > 0:
+        ended = item.ended and item.depth > 0
+        if ended and item.stream not in wanted:
             continue
         if item.kind is ItemKind.LOCATION:
             twin = _location_twin(item, judged.get(item.stream, []))
@@ -215,7 +268,7 @@ def _rolled_up(tree: Sequence[PlantItem], twins: Mapping[str, Twin]) -> dict[str
             brings = _of_location(item, twin)
         else:
             brings = _of_asset(item, twins.get(item.item_id))
-        if item.parent is not None:
+        if item.parent is not None and not ended:
             judged.setdefault(item.parent, []).append(brings)
     return dict(reversed(locations.items()))
 

@@ -23,7 +23,8 @@ class Identity:
         ledger
     assets : of an agent: the assets it speaks for; None: those of its locations
     expires_at : after this nothing is done in his name any more; None: until revoked
-    method : how he was recognised: ``open``, ``oidc``, ``api_key`` or ``proxy``
+    method : how he was recognised: ``open``, ``oidc``, ``development``, ``api_key`` or ``proxy``
+    key_id : of an API key: which one
     """
 
     actor: str
@@ -32,6 +33,7 @@ class Identity:
     assets: frozenset[str] | None = None
     expires_at: datetime | None = None
     method: str = "open"
+    key_id: str | None = None
 
     @cached_property
     def rights(self) -> frozenset[Right]:

@@ -27,6 +27,7 @@ class Right(StrEnum):
     """What may be done."""
 
     READ = "read"  # plant, twins, readings, thread, figures, documents
+    COMMAND = "command"  # commands at all; each one takes a right of its own beyond
     AUDIT = "audit"  # the audit trail, who did what
     OPERATE = "operate"  # runs, lots, parts, alerts acknowledged, set-points desired
     MAINTAIN = "maintain"  # work orders, spare parts, components installed and removed
@@ -43,11 +44,12 @@ _EVERYBODY: Final = frozenset({Right.READ})
 
 RIGHTS_OF: Final[Mapping[Role, frozenset[Right]]] = {
     Role.VIEWER: _EVERYBODY,
-    Role.OPERATOR: _EVERYBODY | {Right.OPERATE},
-    Role.MAINTENANCE: _EVERYBODY | {Right.OPERATE, Right.MAINTAIN},
-    Role.QUALITY: _EVERYBODY | {Right.OPERATE, Right.INSPECT, Right.AUDIT},
+    Role.OPERATOR: _EVERYBODY | {Right.COMMAND, Right.OPERATE},
+    Role.MAINTENANCE: _EVERYBODY | {Right.COMMAND, Right.OPERATE, Right.MAINTAIN},
+    Role.QUALITY: _EVERYBODY | {Right.COMMAND, Right.OPERATE, Right.INSPECT, Right.AUDIT},
     Role.ENGINEER: _EVERYBODY
     | {
+        Right.COMMAND,
         Right.OPERATE,
         Right.MAINTAIN,
         Right.INSPECT,
@@ -57,5 +59,5 @@ RIGHTS_OF: Final[Mapping[Role, frozenset[Right]]] = {
     },
     Role.AUDITOR: _EVERYBODY | {Right.AUDIT},
     Role.ADMIN: frozenset(Right),
-    Role.AGENT: frozenset({Right.INGEST, Right.REPORT, Right.PREDICT}),
+    Role.AGENT: frozenset({Right.COMMAND, Right.INGEST, Right.REPORT, Right.PREDICT}),
 }

@@ -5,22 +5,20 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, cast
 
 from domain.asset import Asset, asset_stream
-from domain.catalogue import decider_of_command, decider_of_stream
+from domain.catalogue import decider_of_command
 from domain.deciders import OTHERS_MAX, Decider
 from domain.errors import CommandRejected, Conflict, HeddleError, InvalidInput
 from domain.events import format_time
 from domain.identifiers import check_identifier
-from domain.records import Entry, effective_entries
-from eventlog.envelope import RecordedEvent, new_fact
-from eventlog.ledger import NO_STREAM, Appended, IdempotencyKey, Ledger
-from eventlog.reading import read_whole_stream
+from eventlog.envelope import new_fact
+from eventlog.ledger import Appended, IdempotencyKey, Ledger
+from eventlog.objects import DecidedObject, load_object
 
 DECISIONS_MAX: Final = 8
-_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,47 +41,8 @@ async def load(ledger: Ledger, stream: str) -> tuple[Any, int]:
 
     None for an object of a kind that nothing decides about.
     """
-    loaded = await _load(ledger, stream)
+    loaded = await load_object(ledger, stream)
     return loaded.state, loaded.version
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """An object, its stream's version, and the latest time at which something of it was true."""
-
-    state: Any
-    version: int
-    latest: datetime
-
-
-async def _load(ledger: Ledger, stream: str, as_of: datetime | None = None) -> _Loaded:
-    """Load the object of `stream`; `as_of`: as it was then, where its kind goes by valid time.
-
-    What was erased by law is left out where its kind allows for that and the rest makes sense
-    without it; else nothing can be decided any more (``payload.erased``).
-    """
-    decider = decider_of_stream(stream)
-    history = []
-    erased: RecordedEvent | None = None
-    version = NO_STREAM
-    async for event in read_whole_stream(ledger, stream):
-        if event.erased and decider is not None and decider.passes_over_erased:
-            erased = event
-        elif decider is not None:
-            history.append(Entry(event.event_id, event.position, event.occurred_at, event.fact))
-        version = event.version
-    if decider is None:
-        return _Loaded(None, version, _LONG_AGO)
-    timed = decider.by_valid_time
-    entries = effective_entries(history, by_valid_time=timed, as_of=as_of if timed else None)
-    latest = entries[-1].occurred_at if timed and entries else _LONG_AGO
-    try:
-        state = decider.fold(entry.fact for entry in entries)
-    except ValueError:
-        if erased is not None:
-            _ = erased.fact  # raises: this is why
-        raise
-    return _Loaded(state, version, latest)
 
 
 async def load_asset(ledger: Ledger, asset_id: str) -> tuple[Asset, int]:
@@ -140,7 +99,7 @@ async def handle(
             return recalled(earlier)
     late = bool(getattr(command, "late", False))
     for remaining in reversed(range(DECISIONS_MAX)):
-        loaded = await _load(ledger, stream, occurred_at if late else None)
+        loaded = await load_object(ledger, stream, occurred_at if late else None)
         state, version = loaded.state, loaded.version
         check_version(stream, version, expected_version)
         others = await _load_others(ledger, decider, command, state)
@@ -195,9 +154,9 @@ async def handle(
 
 async def _load_others(
     ledger: Ledger, decider: Decider[Any, Any, Any], command: Any, state: Any
-) -> dict[str, _Loaded]:
+) -> dict[str, DecidedObject]:
     """Return the other objects that `command` looks at, as they are known now."""
-    others: dict[str, _Loaded] = {}
+    others: dict[str, DecidedObject] = {}
     while True:
         states = {stream: other.state for stream, other in others.items()}
         missing = [s for s in decider.looks_at(command, state, states) if s not in others]
@@ -212,7 +171,7 @@ async def _load_others(
                 limit=OTHERS_MAX,
             )
         for stream in missing:
-            others[stream] = await _load(ledger, stream)
+            others[stream] = await load_object(ledger, stream)
 
 
 def _check_time(told: datetime | None, occurred_at: datetime) -> None:
@@ -230,7 +189,7 @@ def _check_time(told: datetime | None, occurred_at: datetime) -> None:
 def _check_order(
     decider: Decider[Any, Any, Any],
     events: tuple[Any, ...],
-    known: Mapping[str, _Loaded],
+    known: Mapping[str, DecidedObject],
     occurred_at: datetime,
 ) -> None:
     """Refuse events that would lie before what is known, and so not have the last word."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -257,8 +257,23 @@ async def _keep_session(_connection: Connection) -> None:
     """Skip the pool's RESET ALL: no code here changes a session's settings."""
 
 
-async def create_pool(database_url: str, *, connections_max: int = 16) -> Pool:
-    """Return a pool of connections to `database_url`."""
+async def create_pool(
+    database_url: str,
+    *,
+    connections_max: int = 16,
+    on_statement: Callable[[asyncpg.connection.LoggedQuery], None] | None = None,
+) -> Pool:
+    """Return a pool of connections to `database_url`.
+
+    Parameters
+    ----------
+    on_statement : told of each statement after it ended, in the context of who had it run
+    """
+
+    async def watch(connection: DriverConnection) -> None:
+        if on_statement is not None:
+            connection.add_query_logger(on_statement)
+
     return Pool(
         await asyncpg.create_pool(
             database_url,
@@ -267,6 +282,7 @@ async def create_pool(database_url: str, *, connections_max: int = 16) -> Pool:
             command_timeout=COMMAND_TIMEOUT_S,
             timeout=CONNECT_TIMEOUT_S,
             reset=_keep_session,
+            init=watch,
             connection_class=_Connection,
             server_settings=_SESSION,
         ),

@@ -136,6 +136,33 @@ class ContentStore:
             )
         return self._check(path, sha256, target)
 
+    def find_size(self, sha256: str) -> int | None:
+        """Return the bytes of the file of that hash, or None where there is none."""
+        return self._files.find_size(content_path(sha256))
+
+    def pieces(self, sha256: str) -> Iterator[bytes]:
+        """Yield the content of that hash, piece by piece; the last one only once all is right.
+
+        So whoever is told beforehand how long it is never gets all of what is not what its hash
+        promises.
+
+        Raises
+        ------
+        Unavailable
+            ``documents.corrupt``, ``documents.file_missing``, ``documents.unavailable``
+        """
+        path = content_path(sha256)
+        hasher, held = hashlib.sha256(), b""
+        with self._files.opened(path) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                hasher.update(chunk)
+                if held:
+                    yield held
+                held = chunk
+        if hasher.hexdigest() != sha256:
+            raise self._corrupt(path, hasher.hexdigest(), sha256)
+        yield held
+
     def save(self, sha256: str, path: Path) -> Content:
         """Write the content of that hash to the local file `path`, all of it or nothing.
 
@@ -173,14 +200,17 @@ class ContentStore:
                 if target is not None:
                     _write_to(target, chunk)
         if hasher.hexdigest() != sha256:
-            raise ContentCorrupt(
-                "documents.corrupt",
-                f"{self._files.name(path)} holds {hasher.hexdigest()}",
-                hint="restore it from a backup, or add the document again from the original",
-                value=hasher.hexdigest(),
-                limit=sha256,
-            )
+            raise self._corrupt(path, hasher.hexdigest(), sha256)
         return Content(sha256, size_bytes)
+
+    def _corrupt(self, path: str, found: str, sha256: str) -> ContentCorrupt:
+        return ContentCorrupt(
+            "documents.corrupt",
+            f"{self._files.name(path)} holds {found}",
+            hint="restore it from a backup, or add the document again from the original",
+            value=found,
+            limit=sha256,
+        )
 
 
 def content_path(sha256: str) -> str:

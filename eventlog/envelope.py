@@ -432,7 +432,7 @@ def _window(frame: Frame, statistics: bytes) -> FrameWindow:
 
 
 def leaf_entry(
-    ledger: str, position: int, version: int, recorded_at: str, event: NewEvent
+    ledger: str, position: int, version: int, recorded_at: str, event: NewEvent | RecordedEvent
 ) -> bytes:
     """Return the canonical JSON of an envelope: the entry of its leaf.
 

@@ -314,6 +314,20 @@ async def stream_version_at(ledger: Ledger, stream: str, position: int) -> int:
     return version
 
 
+async def stream_versions_at(
+    ledger: Ledger, streams: Sequence[str], position: int
+) -> dict[str, int]:
+    """Return the version of each of `streams` as of `position`, in one statement."""
+    rows = await ledger.pool.fetch(
+        "select stream, stream_version_at($1, stream, $3) as version "
+        "from unnest($2::text[]) as wanted(stream)",
+        ledger.ledger_id,
+        list(dict.fromkeys(streams)),
+        position,
+    )
+    return {row["stream"]: row["version"] for row in rows}
+
+
 # --- frames by time -----------------------------------------------------------------------
 
 

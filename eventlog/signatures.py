@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -22,9 +22,9 @@ from domain.errors import CommandRejected, Conflict, HeddleError, NotFound
 from domain.events import format_time
 from domain.records import CORRECTED, SIGNED, RecordCorrected, RecordSigned
 from domain.signatures import Authentication, Signable, SignRecord, check_authentication, sign
-from eventlog.commands import DECISIONS_MAX, Handled, recalled
+from eventlog.commands import DECISIONS_MAX, Handled, check_version, recalled
 from eventlog.documents import ContentStore
-from eventlog.envelope import RecordedEvent, new_fact
+from eventlog.envelope import RecordedEvent, leaf_entry, new_fact
 from eventlog.ledger import IdempotencyKey, Ledger
 from eventlog.merkle import leaf_hash
 from eventlog.reading import EventFilter, PayloadOf, read_page, read_pages
@@ -114,6 +114,9 @@ async def sign_record(
     now: datetime,
     event_id: Callable[[], uuid.UUID],
     idempotency: IdempotencyKey | None = None,
+    expected_version: int | None = None,
+    traceparent: str | None = None,
+    dry_run: bool = False,
 ) -> Handled:
     """Sign an event as it stands; what corrects it meanwhile prevents the signature.
 
@@ -121,6 +124,7 @@ async def sign_record(
     ----------
     actor : who asks; nobody signs for another
     now : the time of the signature (11.50(a)(2))
+    expected_version, dry_run : as in `eventlog.commands.handle`
 
     Raises
     ------
@@ -139,15 +143,21 @@ async def sign_record(
             return recalled(earlier)
     for remaining in reversed(range(DECISIONS_MAX)):
         version = await ledger.stream_version(command.stream)
+        check_version(command.stream, version, expected_version)
         signable = await _signable(ledger, command)
         events = sign(command, signable, actor=actor, now=now)
-        if not events:
-            return Handled((), version, await ledger.head())
+        if dry_run or not events:
+            return Handled(events, version, await ledger.head())
         try:
             appended = await ledger.append(
                 [
                     new_fact(
-                        command.stream, event, event_id=event_id(), occurred_at=now, actor=actor
+                        command.stream,
+                        event,
+                        event_id=event_id(),
+                        occurred_at=now,
+                        actor=actor,
+                        traceparent=traceparent,
                     )
                     for event in events
                 ],
@@ -155,7 +165,8 @@ async def sign_record(
                 idempotency=idempotency,
             )
         except Conflict as conflict:
-            if conflict.code != "stream.version_conflict" or remaining == 0:
+            lost_race = conflict.code == "stream.version_conflict"
+            if not lost_race or expected_version is not None or remaining == 0:
                 raise
             continue
         placed = appended.placed[-1]
@@ -250,12 +261,52 @@ async def signatures_of(
     ]
 
 
+def signatures_among(events: Sequence[RecordedEvent]) -> list[SignatureStanding]:
+    """Return every signature among the `events` of a stream, each held against them.
+
+    As `signatures_of`, of events that are read already, whole streams from the first event on;
+    documents' files are not looked at.
+    """
+    about = [event for event in events if event.type in (CORRECTED, SIGNED) and not event.erased]
+    by_position = {event.position: event for event in events}
+    standings = []
+    for event in about:
+        if event.type != SIGNED:
+            continue
+        signed = by_position.get(event.fact.signed_position)
+        damaged = signed is not None and _fault_in(signed, _entry_of(signed)) is not None
+        faults = _faults_of(event, signed, about, damaged=damaged)
+        standings.append(SignatureStanding(event.fact, event.position, event.occurred_at, faults))
+    return standings
+
+
+def _entry_of(event: RecordedEvent) -> bytes:
+    recorded_at = format_time(event.recorded_at)
+    return leaf_entry(event.ledger, event.position, event.version, recorded_at, event)
+
+
 async def _faults(
     ledger: Ledger,
     event: RecordedEvent,
     about: list[RecordedEvent],
     contents: ContentStore | None,
 ) -> tuple[str, ...]:
+    signed = await _find_event(ledger, event.fact.signed_position)
+    damaged = signed is not None and await _fault_of(ledger, signed) is not None
+    faults = _faults_of(event, signed, about, damaged=damaged)
+    if signed is None or "signature.record_missing" in faults:
+        return faults
+    return (*faults, *await _missing_file(event.fact, contents))
+
+
+def _faults_of(
+    event: RecordedEvent,
+    signed: RecordedEvent | None,
+    about: Sequence[RecordedEvent],
+    *,
+    damaged: bool,
+) -> tuple[str, ...]:
+    """Return what is wrong with the signature `event`, the file of a document aside."""
     signature: RecordSigned = event.fact
     faults = []
     try:
@@ -266,35 +317,32 @@ async def _faults(
         )
     except HeddleError as refused:
         faults.append(refused.code)
-    signed = await _find_event(ledger, signature.signed_position)
     if (
         signed is None
         or signed.position >= event.position
         or (signed.stream, signed.event_id) != (event.stream, signature.signed_event_id)
     ):
         return (*faults, "signature.record_missing")
-    if signed.leaf_hash.hex() != signature.signed_sha256 or await _fault_of(ledger, signed):
+    if signed.leaf_hash.hex() != signature.signed_sha256 or damaged:
         faults.append("signature.record_changed")
     if signed.erased:
         faults.append("signature.record_erased")
     if _corrected_by(signed, about) is not None:
         faults.append("signature.record_corrected")
-    faults += await _document_faults(signature, signed, contents)
+    if not signed.erased and _content_of(signed.fact) != signature.document_sha256:
+        faults.append("signature.document_mismatch")
     return tuple(faults)
 
 
-async def _document_faults(
-    signature: RecordSigned, signed: RecordedEvent, contents: ContentStore | None
-) -> list[str]:
-    faults = []
-    if not signed.erased and _content_of(signed.fact) != signature.document_sha256:
-        faults.append("signature.document_mismatch")
-    if signature.document_sha256 is not None and contents is not None:
-        if not await asyncio.to_thread(contents.has, signature.document_sha256):
-            faults.append("signature.document_missing")
-        elif not await asyncio.to_thread(contents.is_intact, signature.document_sha256):
-            faults.append("signature.document_changed")
-    return faults
+async def _missing_file(signature: RecordSigned, contents: ContentStore | None) -> list[str]:
+    """Return what is wrong with the file that was signed."""
+    if signature.document_sha256 is None or contents is None:
+        return []
+    if not await asyncio.to_thread(contents.has, signature.document_sha256):
+        return ["signature.document_missing"]
+    if not await asyncio.to_thread(contents.is_intact, signature.document_sha256):
+        return ["signature.document_changed"]
+    return []
 
 
 def _content_of(fact: Any) -> str | None:
@@ -325,7 +373,7 @@ async def _read_about(
     ]
 
 
-def _corrected_by(event: RecordedEvent, about: list[RecordedEvent]) -> int | None:
+def _corrected_by(event: RecordedEvent, about: Sequence[RecordedEvent]) -> int | None:
     """Return the position of the latest correction in `about` that takes the word from `event`."""
     corrected = event.event_id
     if event.type == CORRECTED and not event.erased:
@@ -344,6 +392,10 @@ async def _fault_of(ledger: Ledger, event: RecordedEvent) -> str | None:
     """Return what keeps `event` from being the one that its leaf was made of, or None."""
     tiles = LedgerTiles(ledger.pool, ledger.ledger_id, ledger.name)
     (entry,) = await tiles.entries(event.position - 1, 1)
+    return _fault_in(event, entry)
+
+
+def _fault_in(event: RecordedEvent, entry: bytes) -> str | None:
     if leaf_hash(entry) != event.leaf_hash:
         return "its columns do not hash to its leaf"
     if event.is_frame or event.payload is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
@@ -122,7 +122,7 @@ class AlertProjection:
 
 
 async def _fold_told(connection: Connection, ledger_id: int, told: Iterable[RecordedEvent]) -> None:
-    """Change the rows by what was told, as `_stories` would."""
+    """Change the rows by what was told, as `stories` would."""
     raised: list[tuple[Any, ...]] = []
     acknowledged: dict[tuple[str, uuid.UUID], tuple[Any, ...]] = {}
     escalated: dict[tuple[str, uuid.UUID], tuple[Any, ...]] = {}
@@ -238,7 +238,7 @@ async def _write_anew(
     rows = [
         _VALUES(row)
         for events in told.values()
-        for row in _stories(effective_occurrences(events)).values()
+        for row in stories(effective_occurrences(events)).values()
     ]
     await connection.execute(
         "delete from alert where ledger_id = $1 and asset_id = any($2)",
@@ -249,7 +249,7 @@ async def _write_anew(
         await connection.execute(_INSERT, ledger.ledger_id, *_columns(rows))
 
 
-def _stories(occurrences: Iterable[Occurrence]) -> dict[uuid.UUID, AlertRow]:
+def stories(occurrences: Iterable[Occurrence]) -> dict[uuid.UUID, AlertRow]:
     """Return the alerts of an asset after `occurrences`; what speaks of none of them is let go."""
     alerts: dict[uuid.UUID, AlertRow] = {}
     for one in occurrences:
@@ -350,6 +350,17 @@ async def find_alert(ledger: Ledger, alert_id: uuid.UUID) -> AlertRow | None:
     return None if row is None else _alert_row(row)
 
 
+async def find_alerts(ledger: Ledger, alert_ids: Sequence[uuid.UUID]) -> list[AlertRow]:
+    """Return those of the alerts `alert_ids` that there are, in that order."""
+    rows = await ledger.pool.fetch(
+        "select alert.* from unnest($2::uuid[]) with ordinality as wanted(alert_id, n) "
+        "join alert on alert.ledger_id = $1 and alert.alert_id = wanted.alert_id order by n",
+        ledger.ledger_id,
+        list(alert_ids),
+    )
+    return [_alert_row(row) for row in rows]
+
+
 async def list_alerts(
     ledger: Ledger,
     *,
@@ -358,12 +369,19 @@ async def list_alerts(
     asset_ids: Sequence[str] = (),
     severities: Sequence[Severity] = (),
     states: Sequence[AlertState] = (),
+    seen: Collection[str] | None = None,
 ) -> list[AlertRow]:
-    """Return at most `first` alerts raised before position `before`, newest first."""
+    """Return at most `first` alerts raised before position `before`, newest first.
+
+    Parameters
+    ----------
+    seen : ids of the only assets that there are for whoever asks; None: all
+    """
     rows = await ledger.pool.fetch(
         f"""
         select * from alert where ledger_id = $1 and position < $2
-            and ($6::text[] is null or asset_id = any($6)) and {_WANTED}
+            and ($6::text[] is null or asset_id = any($6))
+            and ($7::text[] is null or asset_id = any($7)) and {_WANTED}
         order by position desc limit $3
         """,
         ledger.ledger_id,
@@ -372,6 +390,7 @@ async def list_alerts(
         list(severities) or None,
         list(states) or None,
         list(asset_ids) or None,
+        None if seen is None else list(seen),
     )
     return [_alert_row(row) for row in rows]
 

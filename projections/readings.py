@@ -129,6 +129,7 @@ async def read_columns(
     end_ns: int,
     points_max: int,
     with_bad: bool = False,
+    known_at: int | None = None,
 ) -> list[ReadingColumns]:
     """Return the readings of `channels` from `start_ns` to `end_ns`, both included.
 
@@ -136,11 +137,14 @@ async def read_columns(
     ----------
     points_max : at most so many points a channel, 2 to `POINTS_MAX`
     with_bad : return BAD readings too (never MISSING ones); only where raw frames are read
+    known_at : only what was known at this position; None: all. Stored rollups know but one
+        present, so that a range has to be short enough to be read from frames
 
     Raises
     ------
     InvalidInput
-        ``readings.range`` when the range is empty, ``readings.points_max``
+        ``readings.range`` when the range is empty, ``readings.points_max``;
+        ``readings.too_many``, with `known_at` alone
     """
     if start_ns > end_ns:
         raise InvalidInput(
@@ -163,23 +167,35 @@ async def read_columns(
         from event
         where ledger_id = $1 and stream = $2 and window_end_ns is not null
             and window_end_ns >= $3 and window_start_ns <= $4
+            and ($5::bigint is null or position <= $5)
         """,
         ledger.ledger_id,
         telemetry_stream(asset_id),
         start_ns,
         end_ns,
+        known_at,
     )
     assert row is not None, "an aggregate has one row"
     readings = row["readings"]
     if readings <= RAW_READINGS_MAX:
         columns = await read_raw(
-            ledger, asset_id, channels, start_ns=start_ns, end_ns=end_ns, with_bad=with_bad
+            ledger,
+            asset_id,
+            channels,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            with_bad=with_bad,
+            known_at=known_at,
         )
         return [_thinned(column, points_max) for column in columns]
     start_ns, end_ns = max(start_ns, row["earliest"]), min(end_ns, row["latest"])
     seconds = (end_ns - start_ns) // SECOND_NS
     if readings <= SECOND_READINGS_MAX and seconds <= ROLLUP_BUCKETS_MAX:
-        columns = await _read_seconds(ledger, asset_id, channels, start_ns, end_ns, readings)
+        columns = await _read_seconds(
+            ledger, asset_id, channels, start_ns, end_ns, readings, known_at
+        )
+    elif known_at is not None:
+        raise _too_many(asset_id, readings, SECOND_READINGS_MAX)
     else:
         tier = Tier.MINUTE if seconds // MINUTE_S <= ROLLUP_BUCKETS_MAX else Tier.HOUR
         columns = await _read_rollups(ledger, asset_id, channels, tier, start_ns, end_ns)
@@ -197,12 +213,14 @@ async def read_raw(
     start_ns: int,
     end_ns: int,
     with_bad: bool = False,
+    known_at: int | None = None,
 ) -> list[ReadingColumns]:
     """Return every reading of `channels` from `start_ns` to `end_ns`, both included.
 
     Parameters
     ----------
     with_bad : return BAD readings too (never MISSING ones)
+    known_at : only what was known at this position; None: all
 
     Raises
     ------
@@ -211,7 +229,14 @@ async def read_raw(
         readings of all channels
     """
     return await _read(
-        ledger, asset_id, channels, start_ns, end_ns, RAW_READINGS_MAX, with_bad=with_bad
+        ledger,
+        asset_id,
+        channels,
+        start_ns,
+        end_ns,
+        RAW_READINGS_MAX,
+        with_bad=with_bad,
+        known_at=known_at,
     )
 
 
@@ -224,6 +249,7 @@ async def _read(
     readings_max: int,
     *,
     with_bad: bool,
+    known_at: int | None,
 ) -> list[ReadingColumns]:
     parts: dict[str, list[_Part]] = {channel: [] for channel in channels}
     stream = telemetry_stream(asset_id)
@@ -236,16 +262,14 @@ async def _read(
         after = (frames[-1].window.end_ns, frames[-1].position)
         # A long range does not push out of memory what was just recorded.
         few = readings == 0 and len(frames) < FRAMES_PAGE
-        present = [event for event in frames if not event.erased]
+        present = [
+            event
+            for event in frames
+            if not event.erased and (known_at is None or event.position <= known_at)
+        ]
         readings += sum(event.window.reading_count for event in present if event.window)
         if readings > readings_max:
-            raise InvalidInput(
-                "readings.too_many",
-                f"the range holds more than {readings_max} readings of {asset_id}",
-                hint="ask for a shorter range",
-                value=readings,
-                limit=readings_max,
-            )
+            raise _too_many(asset_id, readings, readings_max)
         for at in range(0, len(present), FRAMES_AT_ONCE):
             await asyncio.sleep(0)
             _add_parts(parts, present[at : at + FRAMES_AT_ONCE], remember=few)
@@ -253,6 +277,16 @@ async def _read(
         _joined(channel, parts[channel], start_ns, end_ns, with_bad=with_bad)
         for channel in channels
     ]
+
+
+def _too_many(asset_id: str, readings: int, limit: int) -> InvalidInput:
+    return InvalidInput(
+        "readings.too_many",
+        f"the range holds more than {limit} readings of {asset_id}",
+        hint="ask for a shorter range",
+        value=readings,
+        limit=limit,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +358,7 @@ async def _read_seconds(
     start_ns: int,
     end_ns: int,
     readings: int,
+    known_at: int | None,
 ) -> list[ReadingColumns]:
     """Return the extremes by second of a range that holds about `readings` readings."""
     pieces = -(-readings // PIECE_READINGS)
@@ -341,6 +376,7 @@ async def _read_seconds(
             min(until_ns, end_ns),
             SECOND_READINGS_MAX,
             with_bad=False,
+            known_at=known_at,
         ):
             if len(raw.times_ns):
                 parts[raw.channel].append(_second_extremes(raw))

@@ -165,7 +165,7 @@ async def recall(
     async with ledger.pool.acquire() as connection:
         rows = await count(connection, way, roots, COUNTED_MAX + 1)
     if not rows:
-        raise _unknown(roots)
+        raise unknown_nodes(roots)
     total = sum(row["count"] for row in rows)
     return Recall(
         {(NodeKind(row["kind"]), NodeState(row["state"])): row["count"] for row in rows},
@@ -320,7 +320,8 @@ def _check_range(
         )
 
 
-def _unknown(roots: Sequence[str]) -> NotFound:
+def unknown_nodes(roots: Sequence[str]) -> NotFound:
+    """Return the refusal of a trace none of whose roots is known."""
     named = ", ".join(roots[:3])
     return NotFound(
         "thread.unknown_node",
@@ -346,7 +347,7 @@ async def _reached(
     for way in ways:
         side = await reach(connection, way, roots, nodes_max + 1)
         if not side.roots:
-            raise _unknown(roots)
+            raise unknown_nodes(roots)
         if len(side.node_ids) > nodes_max:
             return None
         sides.append(side)
@@ -447,7 +448,7 @@ async def _walked(
     wanted = ways[0].position if start is None else start.position
     position, known = await find_roots(connection, ways[0].ledger_id, roots, wanted)
     if not known:
-        raise _unknown(roots)
+        raise unknown_nodes(roots)
     offset = 0 if start is None else start.offset
     ways = [replace(way, position=position) for way in ways]
     walks = [

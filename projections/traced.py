@@ -25,6 +25,7 @@ class CutReason(StrEnum):
 
     NODES = "NODES"  # as many nodes as were asked for; `cursor` goes on
     DEPTH = "DEPTH"  # what lies deeper was not wanted
+    SIGHT = "SIGHT"  # some of it is not for whoever asks
 
 
 class TraceNode(NamedTuple):
@@ -122,6 +123,7 @@ class Recall:
     total : nodes reached, with the roots
     cut : whether more was reached than `total`
     trace : the nodes and edges where they were asked for
+    out_of_sight : nodes that are not counted, for they are not for whoever asks
     """
 
     counts: Mapping[tuple[NodeKind, NodeState], int]
@@ -130,6 +132,7 @@ class Recall:
     cut: CutReason | None
     unknown_roots: tuple[str, ...]
     trace: Trace | None
+    out_of_sight: int = 0
 
     @property
     def parts(self) -> dict[NodeState, int]:

@@ -8,15 +8,25 @@ type are its own whenever it was registered.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from domain.asset import AssetRegistered, asset_stream
+from domain.errors import InvalidInput
+from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
-from eventlog.reading import PayloadOf, read_page, stream_version_at
+from eventlog.reading import (
+    EventFilter,
+    PayloadOf,
+    read_page,
+    read_pages,
+    stream_version_at,
+)
 from projections.as_of import AsOf
 from projections.plant_queries import moment_of
 from projections.twin_facts import (
+    FACTS_MAX,
     AssetRow,
     Occurrence,
     effective_occurrences,
@@ -68,6 +78,53 @@ async def twin_as_of(
     asset = facts.row(version, events[-1].position)
     setpoints = [facts.setpoints[name] for name in sorted(facts.setpoints)]
     return asset, judged_twin(asset, now, position, channels, setpoints, facts.open_alerts)
+
+
+async def assets_as_of(
+    ledger: Ledger, asset_ids: Sequence[str], as_of: AsOf
+) -> dict[str, AssetRow]:
+    """Return those of `asset_ids` that had been registered, as of `as_of`, by their id.
+
+    Their facts are read together, at most 1,000 assets at once.
+
+    Raises
+    ------
+    InvalidInput
+        ``as_of.ambiguous``; ``twin.too_many_facts``: beyond `FACTS_MAX` of all of them
+    """
+    known, _ = await moment_of(ledger, as_of)
+    told: dict[str, list[RecordedEvent]] = {asset_stream(name): [] for name in asset_ids}
+    if not told:
+        return {}
+    count = 0
+    async for page in read_pages(
+        ledger,
+        0,
+        up_to=min(known, await ledger.head()),
+        limit=2_000,
+        wanted=EventFilter(streams=tuple(told)),
+        payloads=PayloadOf.FACTS,
+    ):
+        count += len(page)
+        if count > FACTS_MAX:
+            raise InvalidInput(
+                "twin.too_many_facts",
+                f"the assets have more than {FACTS_MAX} facts to fold at once",
+                hint="ask for fewer assets",
+                value=count,
+                limit=FACTS_MAX,
+            )
+        for event in page:
+            told[event.stream].append(event)
+    found: dict[str, AssetRow] = {}
+    for events in told.values():
+        occurrences = effective_occurrences(event for event in events if not event.erased)
+        if as_of.valid_at is not None:
+            occurrences = _true_by(occurrences, as_of.valid_at)
+        facts = fold_facts(None, occurrences)
+        if facts is not None:
+            found[facts.asset_id] = facts.row(events[-1].version, events[-1].position)
+    return found
 
 
 def _true_by(occurrences: list[Occurrence], moment: datetime) -> list[Occurrence]:

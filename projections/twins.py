@@ -7,7 +7,7 @@ without an event.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -50,6 +50,7 @@ __all__ = [
     "judged_twin",
     "list_assets",
     "projection_position",
+    "projection_positions",
     "twins_by_asset_id",
 ]
 
@@ -275,6 +276,10 @@ class Twin:
     health: Health
 
 
+_ASSET_COLUMNS: Final = "asset_id, asset_type, title, lifecycle, version, registered_at, position"
+_LIFECYCLES: Final = {each.value: each for each in Lifecycle}
+
+
 async def find_asset(ledger: Ledger, asset_id: str) -> AssetRow | None:
     """Return the asset called `asset_id`, or None."""
     return (await find_assets(ledger, [asset_id])).get(asset_id)
@@ -283,7 +288,7 @@ async def find_asset(ledger: Ledger, asset_id: str) -> AssetRow | None:
 async def find_assets(ledger: Ledger, asset_ids: Sequence[str]) -> dict[str, AssetRow]:
     """Return those of `asset_ids` that are registered, by their id."""
     rows = await ledger.pool.fetch(
-        "select * from twin_asset where ledger_id = $1 and asset_id = any($2)",
+        f"select {_ASSET_COLUMNS} from twin_asset where ledger_id = $1 and asset_id = any($2)",
         ledger.ledger_id,
         list(asset_ids),
     )
@@ -297,13 +302,20 @@ async def list_assets(
     first: int,
     asset_types: Sequence[str] = (),
     lifecycles: Sequence[Lifecycle] = (),
+    seen: Collection[str] | None = None,
 ) -> list[AssetRow]:
-    """Return at most `first` assets beyond the id `after`, ordered by id."""
+    """Return at most `first` assets beyond the id `after`, ordered by id.
+
+    Parameters
+    ----------
+    seen : ids of the only assets that there are for whoever asks; None: all
+    """
     rows = await ledger.pool.fetch(
-        """
-        select * from twin_asset where ledger_id = $1 and asset_id > $2
+        f"""
+        select {_ASSET_COLUMNS} from twin_asset where ledger_id = $1 and asset_id > $2
             and ($4::text[] is null or asset_type = any($4))
             and ($5::text[] is null or lifecycle = any($5))
+            and ($6::text[] is null or asset_id = any($6))
         order by asset_id limit $3
         """,
         ledger.ledger_id,
@@ -311,6 +323,7 @@ async def list_assets(
         first,
         list(asset_types) or None,
         list(lifecycles) or None,
+        None if seen is None else list(seen),
     )
     return [_asset_row(row) for row in rows]
 
@@ -377,15 +390,24 @@ async def projection_position(source: Pool | Connection, ledger_id: int, project
     return position or 0
 
 
+async def projection_positions(
+    source: Pool | Connection, ledger_id: int, projections: Sequence[str]
+) -> list[int]:
+    """Return the position that the rows of each of `projections` reflect, in one statement."""
+    rows = await source.fetch(
+        "select projection, max(position) as position from projection_checkpoint "
+        "where ledger_id = $1 and projection = any($2) group by projection",
+        ledger_id,
+        list(projections),
+    )
+    found = {row["projection"]: row["position"] or 0 for row in rows}
+    return [found.get(name, 0) for name in projections]
+
+
 def _asset_row(row: asyncpg.Record) -> AssetRow:
+    asset_id, asset_type, title, lifecycle, version, registered_at, position = row
     return AssetRow(
-        row["asset_id"],
-        row["asset_type"],
-        row["title"],
-        Lifecycle(row["lifecycle"]),
-        row["version"],
-        row["registered_at"],
-        row["position"],
+        asset_id, asset_type, title, _LIFECYCLES[lifecycle], version, registered_at, position
     )
 
 

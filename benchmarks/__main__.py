@@ -6,7 +6,9 @@ import argparse
 
 from benchmarks import (
     archive,
+    exports,
     frames,
+    graphql,
     ingest,
     log,
     projections,
@@ -21,6 +23,8 @@ from benchmarks.report import Report
 BENCHMARKS = {
     "frames": frames,
     "archive": archive,
+    "graphql": graphql,
+    "exports": exports,
     "ingest": ingest,
     "log": log,
     "projections": projections,

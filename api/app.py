@@ -7,16 +7,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import orjson
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from api.graphql.endpoint import graphql_routes
+from api.access.guard import anybody, identify, readers_of_everything
+from api.access.rights import Right
+from api.documents_route import document_routes
+from api.evidence_route import evidence_routes
+from api.exports.endpoint import export_routes
+from api.gateway import EXCEPTION_HANDLERS, Gateway
+from api.graphql.endpoint import GraphQLEndpoint, graphql_routes
 from api.ingest import IngestEndpoint
+from api.metrics import MetricsEndpoint, OperationMetrics, ServerState
 from api.services import Services, utc_now
 from api.settings import ServerSettings
+from api.tracing import is_tracing, note_statement
 from api.transparency import open_signer, transparency_routes
+from domain.errors import HeddleError
 from eventlog.database import CONNECTION_LOST, create_pool
 from eventlog.ledger import Ledger
 from eventlog.signing import CheckpointPublisher
@@ -26,7 +36,9 @@ from projections.alert_policy import AlertPolicy
 from projections.alerts import AlertProjection
 from projections.maintenance import MaintenanceProjection
 from projections.missing_data import MissingDataPolicy, SilenceWatch
+from projections.objects import ObjectProjection
 from projections.pages import SharedPages
+from projections.places import PlaceProjection
 from projections.plant import PlantProjection
 from projections.production import ProductionProjection
 from projections.quality import QualityProjection
@@ -47,9 +59,11 @@ def projections() -> list[Projection]:
         TwinProjection(),
         TwinHistoryProjection(),
         PlantProjection(),
+        PlaceProjection(),
         AlertProjection(),
         RollupProjection(),
         ThreadProjection(),
+        ObjectProjection(),
         AlertPolicy(),
         MissingDataPolicy(),
         WorkOrderPolicy(),
@@ -64,7 +78,11 @@ def projections() -> list[Projection]:
 async def open_services(settings: ServerSettings, database_url: str) -> AsyncIterator[Services]:
     """Yield the parts of a server on the migrated database at `database_url`; close them after."""
     async with AsyncExitStack() as stack:
-        pool = await create_pool(database_url, connections_max=settings.connections_max)
+        pool = await create_pool(
+            database_url,
+            connections_max=settings.connections_max,
+            on_statement=note_statement if is_tracing() else None,
+        )
         stack.push_async_callback(pool.close)
         ledger = await Ledger.open(pool, settings.ledger)
         stack.push_async_callback(ledger.close)
@@ -86,19 +104,54 @@ async def open_services(settings: ServerSettings, database_url: str) -> AsyncIte
         yield Services(settings, ledger, tail, runners, checkpoints, silence)
 
 
-def create_app(services: Services) -> Starlette:
+def create_app(services: Services) -> Application:
     """Return the ASGI application that serves `services`."""
     health = HealthEndpoints(services)
-    return Starlette(
+    graphql = GraphQLEndpoint(services)
+    public = services.settings.transparency_public
+    known = readers_of_everything(services)
+    registry = CollectorRegistry()
+    registry.register(
+        ServerState(services, lambda: graphql.http.in_flight, lambda: len(graphql.sockets))
+    )
+    graphql.operations.metrics = OperationMetrics(registry)
+    starlette = Starlette(
         routes=[
             Route("/", lambda _: RedirectResponse("/graphql"), methods=["GET"]),
             Route("/healthz", health.alive, methods=["GET"]),
             Route("/readyz", health.ready, methods=["GET"]),
+            Route("/metrics", MetricsEndpoint(registry, known).__call__, methods=["GET"]),
             Route("/v1/frames", IngestEndpoint(services).__call__, methods=["POST"]),
-            *graphql_routes(services),
-            *(transparency_routes(services.checkpoints) if services.checkpoints else ()),
-        ]
+            *document_routes(services),
+            *evidence_routes(services),
+            *export_routes(services),
+            *graphql_routes(services, graphql),
+            *(
+                transparency_routes(services.checkpoints, anybody if public else known)
+                if services.checkpoints
+                else ()
+            ),
+        ],
+        exception_handlers=EXCEPTION_HANDLERS,
     )
+    return Application(starlette, graphql, services.settings)
+
+
+class Application(Gateway):
+    """The server's ASGI application, and how it goes down."""
+
+    def __init__(
+        self, starlette: Starlette, graphql: GraphQLEndpoint, settings: ServerSettings
+    ) -> None:
+        super().__init__(starlette, graphql, settings)
+        self.graphql = graphql
+        self._streams = graphql.http.streams
+
+    async def drain(self, seconds: float) -> None:
+        """Say that we go down (``/readyz``), and close the sockets one after the other."""
+        self.draining = True
+        self._streams.close()
+        await self.graphql.sockets.drain(seconds)
 
 
 class HealthEndpoints:
@@ -111,8 +164,24 @@ class HealthEndpoints:
         """Answer that the process runs."""
         return _json(200, {"status": "alive"})
 
-    async def ready(self, _request: Request) -> Response:
-        """Answer 200 when queries and ingest can be served, else 503, with the reasons."""
+    async def ready(self, request: Request) -> Response:
+        """Answer 200 when queries and ingest can be served, else 503, with the reasons.
+
+        Whoever is not known, or may not read, is told the status alone.
+        """
+        status, told = await self._readiness()
+        if not await self._may_know(request):
+            told = {"status": told["status"]}
+        return _json(status, told)
+
+    async def _may_know(self, request: Request) -> bool:
+        try:
+            identity = await identify(self._services, request)
+        except (HeddleError, *CONNECTION_LOST):
+            return False
+        return Right.READ in identity.rights and identity.sees_everything
+
+    async def _readiness(self) -> tuple[int, dict[str, object]]:
         services = self._services
         projections = {
             name: {
@@ -131,14 +200,11 @@ class HealthEndpoints:
                 timeout=READINESS_TIMEOUT_S,
             )
         except CONNECTION_LOST as error:
-            return _json(
-                503,
-                {
-                    "status": "unavailable",
-                    "reasons": [f"the database cannot be reached: {error}"],
-                    "projections": projections,
-                },
-            )
+            return 503, {
+                "status": "unavailable",
+                "reasons": [f"the database cannot be reached: {error}"],
+                "projections": projections,
+            }
         reasons = [
             f"projection {name} stopped: {runner.failure}"
             for name, runner in services.runners.items()
@@ -148,16 +214,13 @@ class HealthEndpoints:
             reasons.append(f"missing data is not watched: {services.silence.failure}")
         if services.checkpoints is not None and services.checkpoints.failure is not None:
             reasons.append(f"checkpoints are not signed: {services.checkpoints.failure}")
-        return _json(
-            200,
-            {
-                "status": "degraded" if reasons else "ready",
-                "reasons": reasons,
-                "ledger": services.ledger.name,
-                "position": head,
-                "projections": projections,
-            },
-        )
+        return 200, {
+            "status": "degraded" if reasons else "ready",
+            "reasons": reasons,
+            "ledger": services.ledger.name,
+            "position": head,
+            "projections": projections,
+        }
 
 
 def _json(status: int, body: dict[str, object]) -> Response:

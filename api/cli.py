@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from api.access_cli import register as register_access
 from api.archive_cli import register as register_archive
 from api.audit_cli import register as register_audit
 from api.documents_cli import register as register_documents
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(agent_app, name="agent")
 register_log(app)
+register_access(app)
 register_audit(app)
 register_stats(app)
 register_projections(app)

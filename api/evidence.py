@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from domain.errors import NotAllowed
 from domain.events import format_time
 from eventlog.bundle_events import TraceSelection
 from eventlog.documents import ContentStore
@@ -24,13 +25,16 @@ from eventlog.trace_bundles import (
 from projections.as_of import NOW, AsOf
 from projections.runner import ProjectionRunner
 from projections.thread import ThreadProjection
-from projections.trace import events_of, trace
+from projections.trace import events_of, trace, unknown_nodes
 from projections.traced import Direction, Trace
 
 NODES_MAX: Final = 20_000
 """Things in one bundle."""
 
 CATCH_UP_S_MAX: Final = 600.0
+
+Visible = Callable[[Iterable[str]], Awaitable[frozenset[str]]]
+"""Returns those of some streams that somebody may see."""
 
 
 async def gather(
@@ -60,6 +64,41 @@ async def gather(
         complete=traced.cut is None,
     )
     return TraceEvidence(selection, _nodes(traced), _edges(traced), await events_of(ledger, traced))
+
+
+async def evidence_of(
+    ledger: Ledger,
+    roots: Sequence[str],
+    visible: Visible,
+    *,
+    direction: Direction = Direction.BOTH,
+    as_of: AsOf = NOW,
+) -> TraceEvidence:
+    """Return what `gather` does, for somebody who sees what `visible` lets through.
+
+    Raises
+    ------
+    NotFound
+        ``thread.unknown_node``: none of the roots is known, or none in sight
+    NotAllowed
+        ``evidence.out_of_sight``: evidence with holes would prove nothing
+    InvalidInput
+        as `gather`
+    """
+    seen = await visible(roots)
+    if not seen:
+        raise unknown_nodes(roots)
+    evidence = await gather(ledger, sorted(seen), direction=direction, as_of=as_of)
+    keys = {node.key.partition("@")[0] for node in evidence.nodes}
+    hidden = keys - await visible(keys)
+    if hidden:
+        raise NotAllowed(
+            "evidence.out_of_sight",
+            f"the trace of {roots[0]} leads to {len(hidden)} things beyond what you may see",
+            hint="ask for an identity that sees all of it: evidence with holes proves nothing",
+            value=len(hidden),
+        )
+    return evidence
 
 
 async def write_bundle(

@@ -18,7 +18,9 @@ from opentelemetry import propagate, trace
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.access.frame_scope import FrameScope, check_may_ingest
 from api.body import check_content_type, read_body
+from api.headers import read_headers
 from api.problem import problem
 from api.services import Services
 from api.tracing import traceparent_of
@@ -74,16 +76,24 @@ class IngestEndpoint:
         context = propagate.extract(request.headers)
         with tracer.start_as_current_span("ingest", context=context) as span:
             try:
+                client = request.client
+                identity = await self._services.authenticator.identify(
+                    read_headers(request.scope), client.host if client else None
+                )
+                check_may_ingest(identity)
+                scope = FrameScope(identity, await self._services.sights.of(identity))
                 check_content_type(request, BATCH_MEDIA_TYPE)
                 async with self._places:
                     body = await read_body(request, self._services.settings.ingest_bytes_max)
-                    outcomes = await self._record(body, traceparent_of(span))
+                    outcomes = await self._record(body, scope, traceparent_of(span))
             except HeddleError as error:
                 return problem(error)
             span.set_attribute("heddle.frames", len(outcomes))
         return Response(orjson.dumps({"results": outcomes}), media_type="application/json")
 
-    async def _record(self, body: bytes, traceparent: str | None) -> list[dict[str, Any]]:
+    async def _record(
+        self, body: bytes, scope: FrameScope, traceparent: str | None
+    ) -> list[dict[str, Any]]:
         """Return the outcome of each frame in `body`, in order.
 
         Raises
@@ -96,7 +106,7 @@ class IngestEndpoint:
         of_events: list[dict[str, Any]] = []
         for group in _groups(decode_batch(body)):
             await asyncio.sleep(0)
-            for judged in await self._judged(group, traceparent):
+            for judged in await self._judged(group, scope, traceparent):
                 outcome: dict[str, Any] = {"index": len(outcomes)}
                 outcomes.append(outcome)
                 if judged.sequence is not None:
@@ -111,7 +121,7 @@ class IngestEndpoint:
         return outcomes
 
     async def _judged(
-        self, group: Sequence[BatchItem | HeddleError], traceparent: str | None
+        self, group: Sequence[BatchItem | HeddleError], scope: FrameScope, traceparent: str | None
     ) -> list[_Judged]:
         """Return for each frame of `group` the event that records it, or what is wrong with it."""
         items = [item for item in group if isinstance(item, BatchItem)]
@@ -123,7 +133,7 @@ class IngestEndpoint:
         assets = await self._assets.known({frame.header.asset for frame in frames})
         settings, now = self._services.settings, self._services.now()
         check = _FrameCheck(assets, now, settings.frame_future_s_max)
-        faults = [check.fault(frame) for frame in frames]
+        faults = [scope.fault(frame.header) or check.fault(frame) for frame in frames]
         sound = [frame for frame, fault in zip(frames, faults, strict=True) if fault is None]
         marked = check.marked(sound)
         hash_frames(marked)

@@ -18,6 +18,7 @@ from domain.errors import (
     Conflict,
     HeddleError,
     InvalidInput,
+    NotAllowed,
     NotFound,
     Unavailable,
 )
@@ -29,11 +30,18 @@ _STATUS: Final[Mapping[type[HeddleError], int]] = {
     NotFound: 404,
     CommandRejected: 409,
     Conflict: 409,
+    NotAllowed: 403,
     Unavailable: 503,
 }
 _STATUS_BY_CODE: Final[Mapping[str, int]] = {
-    "body.too_large": 413,
+    "access.expired": 401,
+    "access.unauthenticated": 401,
+    "accept.not_acceptable": 406,
     "body.content_type": 415,
+    "body.too_large": 413,
+    "body.too_slow": 408,
+    "client.throttled": 429,
+    "host.misdirected": 421,
     "method.not_allowed": 405,
 }
 
@@ -44,6 +52,18 @@ def status_of(error: HeddleError) -> int:
     if by_code is not None:
         return by_code
     return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+
+
+def headers_of(error: HeddleError) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that belong to an answer that tells of `error`."""
+    match status_of(error):
+        case 401:
+            return ((b"www-authenticate", b'Bearer realm="heddle"'),)
+        case 429:
+            return ((b"retry-after", str(error.value).encode()),)
+        case 503:
+            return ((b"retry-after", str(RETRY_AFTER_S).encode()),)
+    return ()
 
 
 def problem(error: HeddleError, headers: Mapping[str, str] | None = None) -> Response:
@@ -58,7 +78,7 @@ def problem(error: HeddleError, headers: Mapping[str, str] | None = None) -> Res
         "value": error.value,
         "limit": error.limit,
     }
-    extra = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+    extra = {name.decode(): value.decode() for name, value in headers_of(error)}
     return Response(
         orjson.dumps(body, default=str),
         status,

@@ -7,7 +7,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
+from api.access.authentication import Authenticator
+from api.access.sight import Sights
 from api.settings import ServerSettings
 from domain.identifiers import uuid7
 from eventlog.ledger import Ledger
@@ -43,3 +46,13 @@ class Services:
     silence: SilenceWatch | None = None
     now: Callable[[], datetime] = utc_now
     new_event_id: Callable[[], uuid.UUID] = new_event_id
+
+    @cached_property
+    def authenticator(self) -> Authenticator:
+        """Who recognises whoever asks this server."""
+        return Authenticator(self.settings, self.ledger)
+
+    @cached_property
+    def sights(self) -> Sights:
+        """What of the plant each identity sees."""
+        return Sights(self.ledger, self.runners)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
+from api.access.issuer_keys import check_provider_url
+from api.access.proxy import Network
+from api.access.rights import Role
+from api.access.tokens import ALGORITHMS
 from domain.errors import HeddleError, InvalidInput
 from domain.identifiers import check_identifier
 
@@ -43,7 +49,31 @@ class ServerSettings:
     documents_url : where the files of documents lie; None is ``documents`` in `data_dir`
     frame_future_s_max : a frame that ends further in the future than this is refused
     ingest_bytes_max, graphql_bytes_max : largest request bodies
+    graphql_cost_max : an operation that costs more is not executed (`api.graphql.limits`)
+    graphql_s_max : an operation is ended after so long
+    graphql_concurrency_max : operations executed at once over HTTP
+    graphql_rate, graphql_burst : cost that a client may ask for a second, and at once
+    graphql_report_cost : whether every answer says what it cost, asked or not
+    graphql_draft_statuses : the statuses 294 and 422 of the newer draft of GraphQL over HTTP
+    trusted_documents : a file of documents that may be asked for by their hash
+    trusted_documents_only : whether nothing else is executed
+    cors_origins : web origins whose pages may read answers
+    allowed_hosts : names that requests may be for; none: local ones on loopback, else any
+    slow_operation_s : operations that take longer are logged
     otlp_endpoint : where to send traces (OTLP over HTTP); None sends none
+    oidc_issuer, oidc_audience : whose JWTs are accepted, and whom they have to be for
+    oidc_algorithms : what they may be signed with
+    oidc_jwks_url : where the issuer's keys are; None: where its discovery document says
+    oidc_actor_claim, oidc_roles_claim : which claim says who it is, and his roles
+    oidc_role_names : what the issuer calls roles that are called otherwise here
+    oidc_locations_claim : which claim names the locations that he sees; None: he sees everything
+    oidc_leeway_s : by how much the issuer's clock may differ
+    api_keys : whether whoever asks is recognised by an API key
+    trusted_proxies : networks of proxies that check certificates and tell their subject
+    proxy_header : the header in which they do
+    proxy_subjects : the file that says whom each subject stands for
+    dev_tokens : whether the tokens of `heddle token` are accepted; on loopback only
+    transparency_public : whether checkpoints, tiles and proofs are served to anybody
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -63,8 +93,36 @@ class ServerSettings:
     ingest_bytes_max: int = 16 * 1024 * 1024
     ingest_concurrency_max: int = 8
     graphql_bytes_max: int = 256 * 1024
+    graphql_cost_max: int = 50_000
+    graphql_s_max: float = 30.0
+    graphql_concurrency_max: int = 64
+    graphql_rate: float = 20_000.0
+    graphql_burst: float = 200_000.0
+    graphql_report_cost: bool = False
+    graphql_draft_statuses: bool = False
+    introspection: bool = True
+    trusted_documents: Path | None = None
+    trusted_documents_only: bool = False
+    cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    slow_operation_s: float = 1.0
     graphiql: bool = True
     otlp_endpoint: str | None = None
+    oidc_issuer: str | None = None
+    oidc_audience: str | None = None
+    oidc_algorithms: tuple[str, ...] = ("RS256", "ES256")
+    oidc_jwks_url: str | None = None
+    oidc_actor_claim: str = "sub"
+    oidc_roles_claim: str = "roles"
+    oidc_role_names: tuple[tuple[str, str], ...] = ()
+    oidc_locations_claim: str | None = None
+    oidc_leeway_s: float = 30.0
+    api_keys: bool = False
+    trusted_proxies: tuple[Network, ...] = ()
+    proxy_header: str = "x-client-subject"
+    proxy_subjects: Path | None = None
+    dev_tokens: bool = False
+    transparency_public: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -121,6 +179,37 @@ def _flag(text: str) -> bool:
     return text.lower() in ("1", "true", "yes")
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(text.split())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != origin:
+            raise ValueError(f"{origin!r} is no origin such as https://console.example")
+    return origins
+
+
+def _algorithms(text: str) -> tuple[str, ...]:
+    names = tuple(text.split())
+    for name in names:
+        if name not in ALGORITHMS:
+            raise ValueError(f"{name!r} is none of {', '.join(ALGORITHMS)}")
+    return names
+
+
+def _role_names(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = tuple((their, our) for their, _, our in (pair.partition("=") for pair in text.split()))
+    for their, our in pairs:
+        if not their or our not in set(Role):
+            raise ValueError(f"'{their}={our}' is no THEIR-NAME=ROLE, of {', '.join(Role)}")
+    return pairs
+
+
+def _header_name(text: str) -> str:
+    if not text.isascii() or not text.replace("-", "").isalnum():
+        raise ValueError("must be the name of a header")
+    return text.lower()
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "database_url": _postgresql_url,
     "data_dir": lambda text: Path(text).expanduser().resolve(),
@@ -139,6 +228,34 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "ingest_bytes_max": _between(1024, 64 * 1024 * 1024, int),
     "ingest_concurrency_max": _between(1, 64, int),
     "graphql_bytes_max": _between(1024, 16 * 1024 * 1024, int),
+    "graphql_cost_max": _between(100, 10_000_000, int),
+    "graphql_s_max": _between(0.1, 600.0, float),
+    "graphql_concurrency_max": _between(1, 10_000, int),
+    "graphql_rate": _between(1.0, 1e9, float),
+    "graphql_burst": _between(1_000.0, 1e9, float),
+    "graphql_report_cost": _flag,
+    "graphql_draft_statuses": _flag,
+    "introspection": _flag,
+    "trusted_documents": lambda text: Path(text).expanduser().resolve(),
+    "trusted_documents_only": _flag,
+    "cors_origins": _origins,
+    "allowed_hosts": lambda text: tuple(text.split()),
+    "slow_operation_s": _between(0.001, 600.0, float),
     "graphiql": _flag,
     "otlp_endpoint": str,
+    "oidc_issuer": check_provider_url,
+    "oidc_audience": str,
+    "oidc_algorithms": _algorithms,
+    "oidc_jwks_url": check_provider_url,
+    "oidc_actor_claim": str,
+    "oidc_roles_claim": str,
+    "oidc_role_names": _role_names,
+    "oidc_locations_claim": str,
+    "oidc_leeway_s": _between(0.0, 300.0, float),
+    "api_keys": _flag,
+    "trusted_proxies": lambda text: tuple(map(ipaddress.ip_network, text.split())),
+    "proxy_header": _header_name,
+    "proxy_subjects": lambda text: Path(text).expanduser().resolve(),
+    "dev_tokens": _flag,
+    "transparency_public": _flag,
 }

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from api.access.guard import Admit, anybody
 from api.problem import problem
 from api.settings import ServerSettings
 from domain.errors import HeddleError, InvalidInput, NotFound, Unavailable
@@ -64,12 +65,17 @@ async def open_signer(pool: Pool, settings: ServerSettings) -> CheckpointSigner:
     return CheckpointSigner(tiles, signing_keys(settings), witnesses)
 
 
-def transparency_routes(publisher: CheckpointPublisher) -> list[Route]:
-    """Return the routes below ``/tlog/<ledger>/`` for the ledger of `publisher`."""
+def transparency_routes(publisher: CheckpointPublisher, admit: Admit) -> list[Route]:
+    """Return the routes below ``/tlog/<ledger>/`` for the ledger of `publisher`.
+
+    Parameters
+    ----------
+    admit : says who may come in; what not everybody may see is kept in no shared cache
+    """
     endpoints = TransparencyEndpoints(publisher)
     prefix = "/tlog/{ledger}"
     return [
-        Route(f"{prefix}/{path}", _guarded(publisher, handler), methods=["GET"])
+        Route(f"{prefix}/{path}", _guarded(publisher, admit, handler), methods=["GET"])
         for path, handler in (
             ("checkpoint", endpoints.checkpoint),
             ("vkey", endpoints.vkey),
@@ -164,18 +170,23 @@ class TransparencyEndpoints:
         return await self._publisher.signer.signed_size()
 
 
-def _guarded(publisher: CheckpointPublisher, handler: Handler) -> Handler:
+def _guarded(publisher: CheckpointPublisher, admit: Admit, handler: Handler) -> Handler:
     """Return `handler` with expected failures told as problems, never cached."""
     served = publisher.signer.tiles.name
 
     async def guarded(request: Request) -> Response:
         ledger = request.path_params["ledger"]
         try:
+            await admit(request)
             if ledger != served:
                 raise NotFound(
                     "ledger.unknown", f"there is no ledger {ledger!r:.80} here", value=ledger[:80]
                 )
-            return await handler(request)
+            response = await handler(request)
+            if admit is not anybody:
+                kept = response.headers["cache-control"]
+                response.headers["cache-control"] = kept.replace("public", "private")
+            return response
         except SigningRefused as error:
             failure: HeddleError = Unavailable(error.code, error.message, hint=error.hint)
         except HeddleError as error:

@@ -154,4 +154,138 @@ window.HEDDLE_EXAMPLES = [
 }
 `,
   },
+  {
+    title: "The plant: every line with its twin, and what concerns it",
+    query: `query Lines {
+  locations(first: 50, filter: { levels: [LINE, CELL] }) {
+    nodes {
+      locationId
+      title
+      path {
+        title
+      }
+      twin {
+        kind
+        status
+        index
+        concerns {
+          key
+          title
+          status
+        }
+      }
+    }
+    position
+  }
+}
+`,
+  },
+  {
+    title: "Maintenance: what is open, the most urgent first",
+    query: `query Board {
+  maintenanceBoard(first: 50) {
+    open
+    overdue
+    assetsDown
+    backlog {
+      nodes {
+        workOrderId
+        priority
+        state
+        title
+        ageS
+        plannedStart
+        asset {
+          title
+        }
+      }
+      pageInfo {
+        hasNextPage
+        endCursor
+      }
+    }
+  }
+}
+`,
+  },
+  {
+    title: "Key figures of a period: reliability in hours, yields, defects, energy in kWh",
+    query: `query Figures {
+  figures(period: { from: "2025-01-01T00:00:00Z", to: "2026-01-01T00:00:00Z" }) {
+    reliability {
+      total {
+        failures
+        mtbf(unit: "h")
+        mttr(unit: "h")
+        availabilityRatio
+      }
+    }
+    yields {
+      steps {
+        operation
+        units
+        firstPassRatio
+      }
+    }
+    defectPareto(first: 10) {
+      bars {
+        code
+        count
+        cumulativeShare
+      }
+    }
+    energyByPartNumber(first: 10) {
+      partNumber
+      energyPerPart(unit: "kWh")
+    }
+  }
+}
+`,
+  },
+  {
+    title: "Time travel: assets as they were known at a moment",
+    query: `query Then {
+  assets(first: 20, asOf: { recordedAt: "2026-01-01T00:00:00Z" }) {
+    nodes {
+      assetId
+      title
+      lifecycle
+      alerts(first: 5) {
+        nodes {
+          state
+          message
+        }
+      }
+    }
+    position
+  }
+}
+`,
+  },
+  {
+    title: "The audit trail: who did what, newest first",
+    query: `query Trail {
+  auditTrail(first: 50) {
+    nodes {
+      recordedAt
+      actor
+      key
+      words
+      change {
+        reason
+        fields {
+          field
+          previous
+          now
+        }
+      }
+    }
+    pageInfo {
+      hasNextPage
+      endCursor
+    }
+  }
+}
+`,
+  },
 ];

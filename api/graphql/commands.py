@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Awaitable, Callable, Iterator, Set
+from dataclasses import fields, is_dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final, Self, TypeVar
 
 import orjson
 import strawberry
 from opentelemetry import trace
 
-from api.graphql.context import OperationContext, OperationInfo
+from api.graphql.context import OperationContext
 from api.graphql.errors import Failure, member_of
 from api.graphql.scalars import Position
 from api.tracing import traceparent_of
-from domain.asset import AssetCommand
-from domain.errors import HeddleError, InvalidInput
+from domain.catalogue import decider_of_command
+from domain.errors import HeddleError, InvalidInput, NotFound
+from domain.events import format_time
 from eventlog.commands import Handled, handle
 from eventlog.database import CONNECTION_LOST
 from eventlog.ledger import IdempotencyKey
 
+FUTURE_MAX: Final = timedelta(minutes=5)
+"""By so much the clock of whoever tells what happened may be ahead of ours."""
+
 _NOT_CONTENT: Final = ("idempotency_key", "dry_run")
+
+_STREAM_OF: Final = {
+    "alert_id": "",
+    "asset_id": "asset",
+    "component_id": "component",
+    "document_id": "document",
+    "from_part_id": "part",
+    "inspection_id": "inspection",
+    "instrument_id": "instrument",
+    "into_lot_id": "lot",
+    "into_part_id": "part",
+    "item_number": "spare-part",
+    "location_id": "location",
+    "lot_id": "lot",
+    "model_id": "model",
+    "nonconformance_id": "nonconformance",
+    "parent_id": "location",
+    "part_id": "part",
+    "prediction_id": "prediction",
+    "proposal_id": "setpoint-proposal",
+    "run_id": "process-run",
+    "scenario_id": "scenario",
+    "work_order_id": "work-order",
+}
+"""The category of the streams that a field of a command names."""
 
 
 @strawberry.input
@@ -33,35 +64,41 @@ class CommandInput:
     )
     expected_version: Position | None = strawberry.field(
         default=None,
-        description="Carry it out only if the asset is still at this version; null: at any.",
+        description="Carry it out only if the object is still at this version; null: at any.",
     )
     dry_run: bool = strawberry.field(
         default=False, description="Check and decide, but record nothing."
     )
 
-    async def command(self, context: OperationContext) -> AssetCommand:
+    async def command(self, context: OperationContext) -> Any:
         """Return what is asked for as a command; that may fail as the command itself may."""
         raise NotImplementedError
 
 
 @strawberry.interface(description="What every mutation that succeeded says.")
 class CommandSuccess:
-    """`eventlog.commands.Handled`, and the input that it answers."""
+    """`eventlog.commands.Handled`, the input that it answers, and the stream it was asked of."""
 
     given: strawberry.Private[Any]
+    stream: strawberry.Private[str]
     position: Position = strawberry.field(
         description="The log reflects the command from here on: give it to a query as "
         "`minPosition` to read your own write."
     )
-    version: Position = strawberry.field(description="The asset's version afterwards.")
+    version: Position = strawberry.field(description="The object's version afterwards.")
     duplicate: bool = strawberry.field(
         description="Whether the idempotency key recalled an earlier request, and nothing was "
         "recorded now."
     )
     dry_run: bool = strawberry.field(description="Whether nothing was recorded for it was a trial.")
 
+    @property
+    def key(self) -> str:
+        """Natural key of the object."""
+        return self.stream.partition(":")[2]
+
     @classmethod
-    def of(cls, handled: Handled, given: CommandInput) -> Self:
+    def of(cls, handled: Handled, given: CommandInput, stream: str) -> Self:
         """Return the success of the command that `given` asked for."""
         return cls(
             position=Position(handled.position),
@@ -69,6 +106,7 @@ class CommandSuccess:
             duplicate=handled.duplicate,
             dry_run=given.dry_run,
             given=given,
+            stream=stream,
         )
 
 
@@ -76,32 +114,119 @@ SuccessT = TypeVar("SuccessT", bound=CommandSuccess)
 
 
 async def carry_out(
-    info: OperationInfo, given: CommandInput, success: type[SuccessT]
+    context: OperationContext, name: str, given: CommandInput, success: type[SuccessT]
 ) -> SuccessT | Failure:
-    """Handle the command that `given` asks for, and return its success or its failure."""
-    context, services = info.context, info.context.services
-    try:
-        key = IdempotencyKey.of(given.idempotency_key, _content(info.field_name, given))
-        _check_texts(given)
+    """Handle the command that `given` asks for, and return its success or its failure.
+
+    Parameters
+    ----------
+    name : of the mutation; an idempotency key of one does not answer for another
+    """
+    services = context.services
+
+    async def act(key: IdempotencyKey) -> tuple[Handled, str]:
+        command = await given.command(context)
+        decider = decider_of_command(command)
+        stream = decider.subject(command)
+        await check_sight(context, {stream, *_named(command)})
+        told = decider.happened_at(command) or getattr(given, "occurred_at", None)
         handled = await handle(
             services.ledger,
-            await given.command(context),
+            command,
             actor=context.actor,
-            occurred_at=services.now(),
+            occurred_at=occurred_at_of(told, services.now()),
             event_id=lambda _: services.new_event_id(),
             idempotency=key,
             expected_version=given.expected_version,
             traceparent=traceparent_of(trace.get_current_span()),
             dry_run=given.dry_run,
         )
+        return handled, stream
+
+    return await answer(context, name, given, success, act)
+
+
+async def answer(
+    context: OperationContext,
+    name: str,
+    given: CommandInput,
+    success: type[SuccessT],
+    act: Callable[[IdempotencyKey], Awaitable[tuple[Handled, str]]],
+) -> SuccessT | Failure:
+    """Return what became of `given`: `success`, or the member that tells an expected failure.
+
+    Parameters
+    ----------
+    act : carries it out once under its key; returns what became of it, and the object's stream
+    """
+    try:
+        key = IdempotencyKey.of(given.idempotency_key, _content(name, given))
+        _check_texts("input", given)
+        handled, stream = await act(key)
     except (HeddleError, *CONNECTION_LOST) as error:
-        member = member_of(error, [_camel(field.name) for field in fields(given)])
+        member = member_of(error, [camel(field.name) for field in fields(given)])
         if member is None:
             raise
         return member
     # What this operation has loaded so far was true before the command.
     context.forget()
-    return success.of(handled, given)
+    return success.of(handled, given, stream)
+
+
+def camel(name: str) -> str:
+    """Return the Python name `name` as the schema spells it."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def occurred_at_of(told: datetime | None, now: datetime) -> datetime:
+    """Return when the command's events are true: as it was told, or now.
+
+    Raises
+    ------
+    InvalidInput
+        ``command.in_future``
+    """
+    if told is None:
+        return now
+    if told > now + FUTURE_MAX:
+        raise InvalidInput(
+            "command.in_future",
+            f"{format_time(told)} lies in the future: it is {format_time(now)}",
+            hint="tell what has happened; planned times have fields of their own",
+            value=format_time(told),
+            limit=format_time(now + FUTURE_MAX),
+        )
+    return told
+
+
+async def check_sight(context: OperationContext, streams: Set[str]) -> None:
+    """Refuse what names `streams` that belong elsewhere, in the words for what is not known.
+
+    Raises
+    ------
+    NotFound
+        ``<kind>.unknown``
+    """
+    sight = await context.sight()
+    if sight.is_whole:
+        return
+    hidden = await sight.elsewhere(streams)
+    for stream in sorted(hidden):
+        category, _, key = stream.partition(":")
+        kind = category.replace("-", "_")
+        raise NotFound(f"{kind}.unknown", f"there is no {category} {key!r}", value=key)
+
+
+def _named(command: Any) -> Iterator[str]:
+    """Yield the streams that `command` names."""
+    for field in fields(command):
+        value = getattr(command, field.name)
+        category = _STREAM_OF.get(field.name)
+        if category and value is not None:
+            yield f"{category}:{value}"
+        elif field.name in ("subject", "cause") and value is not None:
+            yield value
 
 
 def _content(mutation: str, given: CommandInput) -> bytes:
@@ -111,21 +236,22 @@ def _content(mutation: str, given: CommandInput) -> bytes:
         for field in fields(given)
         if field.name not in _NOT_CONTENT
     }
+    if content.get("occurred_at") is None:
+        content.pop("occurred_at", None)
     return orjson.dumps({"mutation": mutation, "input": content}, option=orjson.OPT_SORT_KEYS)
 
 
-def _check_texts(given: CommandInput) -> None:
+def _check_texts(name: str, value: Any) -> None:
     """Refuse what the log would refuse, so that a dry run refuses it too."""
-    for field in fields(given):
-        value = getattr(given, field.name)
-        if isinstance(value, str) and "\0" in value:
-            raise InvalidInput(
-                "event.text_malformed",
-                f"{_camel(field.name)} holds a NUL character, which no text in the log may",
-                value=value[:80],
-            )
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
+    if isinstance(value, str) and "\0" in value:
+        raise InvalidInput(
+            "event.text_malformed",
+            f"{name} holds a NUL character, which no text in the log may",
+            value=value[:80],
+        )
+    if isinstance(value, list):
+        for item in value:
+            _check_texts(name, item)
+    elif is_dataclass(value):
+        for field in fields(value):
+            _check_texts(camel(field.name), getattr(value, field.name))

@@ -7,13 +7,12 @@ that outlived its operation would answer with what was true then.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import strawberry
 from graphql import DocumentNode
@@ -21,11 +20,12 @@ from strawberry.dataloader import DataLoader
 from strawberry.types import Info
 
 from api.access.identity import Identity
-from api.access.sight import EVERYTHING, Sight
-from api.graphql.scalars import Position
+from api.access.sight import Sight
+from api.graphql.scalars import Cursor, Position
 from api.services import Services
+from api.tracing import traced_batch
 from domain.asset_model import Severity
-from domain.errors import InvalidInput, Unavailable
+from domain.errors import Unavailable
 from eventlog.ledger import Ledger
 from projections.alerts import AlertProjection, AlertRow, AlertState, alerts_of
 from projections.twins import (
@@ -43,9 +43,8 @@ READS_AT_ONCE_MAX: Final = 4
 ALERT_PAGES_AT_ONCE_MAX: Final = 100
 """Assets whose alerts one statement reads."""
 
-ACTOR_HEADER: Final = "x-heddle-actor"
-ACTOR_LENGTH_MAX: Final = 100
-_ACTOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 MinPosition = Annotated[
     Position | None,
@@ -76,12 +75,17 @@ class OperationContext:
     ----------
     identity : who acts, and what he may
     document : what is executed, checked before
+    peer : the address that the request comes from
+    resume_after : the cursor after which a subscription goes on, where the transport says it
     """
 
     services: Services
     identity: Identity
     document: DocumentNode
+    peer: str | None = None
+    resume_after: Cursor | None = None
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE_MAX))
+    loaders: dict[Hashable, DataLoader[Any, Any]] = field(default_factory=dict)
 
     @property
     def actor(self) -> str:
@@ -90,7 +94,7 @@ class OperationContext:
 
     async def sight(self) -> Sight:
         """Return what of the plant he sees: nothing else may show in any answer."""
-        return EVERYTHING
+        return await self.services.sights.of(self.identity)
 
     @property
     def ledger(self) -> Ledger:
@@ -104,13 +108,14 @@ class OperationContext:
 
     @cached_property
     def asset_by_asset_id(self) -> DataLoader[str, AssetRow | None]:
-        """Assets by their id, in one statement a batch."""
+        """Assets in sight by their id, in one statement a batch."""
 
         async def load(asset_ids: list[str]) -> list[AssetRow | None]:
-            found = await find_assets(self.ledger, asset_ids)
+            sight = await self.sight()
+            found = await find_assets(self.ledger, [a for a in asset_ids if sight.sees_asset(a)])
             return [found.get(asset_id) for asset_id in asset_ids]
 
-        return DataLoader(load)
+        return DataLoader(traced_batch("assets", load))
 
     @cached_property
     def twin_by_asset(self) -> DataLoader[AssetRow, Twin]:
@@ -120,7 +125,7 @@ class OperationContext:
             found = await twins_by_asset_id(self.ledger, assets, self.now)
             return [found[asset.asset_id] for asset in assets]
 
-        return DataLoader(load)
+        return DataLoader(traced_batch("twins", load))
 
     @cached_property
     def alerts_by_page(self) -> DataLoader[AlertPage, tuple[int, list[AlertRow]]]:
@@ -151,10 +156,26 @@ class OperationContext:
                 }
             return [(position, found[replace(p, asset_id="")][p.asset_id]) for p in pages]
 
-        return DataLoader(load, max_batch_size=ALERT_PAGES_AT_ONCE_MAX)
+        return DataLoader(traced_batch("alerts", load), max_batch_size=ALERT_PAGES_AT_ONCE_MAX)
+
+    def loader(
+        self, name: Hashable, load: Callable[[list[K]], Awaitable[list[V]]]
+    ) -> DataLoader[K, V]:
+        """Return the loader of this operation called `name`; made with `load` when first asked.
+
+        Parameters
+        ----------
+        name : with whatever `load` depends on, such as when something is asked of
+        load : returns a value for each key, in their order
+        """
+        found = self.loaders.get(name)
+        if found is None:
+            found = self.loaders[name] = DataLoader(traced_batch(str(name), load))
+        return found
 
     def forget(self) -> None:
         """Drop what was loaded: a command of this operation has changed it."""
+        self.loaders.clear()
         for name in ("now", "asset_by_asset_id", "twin_by_asset", "alerts_by_page"):
             self.__dict__.pop(name, None)
 
@@ -178,29 +199,8 @@ class OperationContext:
                     value=name,
                 )
             await runner.wait_for(position, PROJECTION_WAIT_S_MAX)
+        if not self.identity.sees_everything:
+            await self.services.sights.wait_for(position)
 
 
 OperationInfo = Info[OperationContext, None]
-
-
-def actor_of(headers: Mapping[str, str]) -> str:
-    """Return who acts, by the header ``X-Heddle-Actor``; without it ``user:local``.
-
-    Raises
-    ------
-    InvalidInput
-        ``actor.malformed_name``
-    """
-    name = headers.get(ACTOR_HEADER)
-    if name is None:
-        return "user:local"
-    if len(name) > ACTOR_LENGTH_MAX or not _ACTOR.fullmatch(name):
-        raise InvalidInput(
-            "actor.malformed_name",
-            f"{name!r:.80} cannot name an actor",
-            hint=f"X-Heddle-Actor: 1 to {ACTOR_LENGTH_MAX} letters, digits, '.', '-', '_', '@', "
-            "'+', starting with a letter or digit",
-            value=name[:80],
-            limit=ACTOR_LENGTH_MAX,
-        )
-    return f"user:{name}"

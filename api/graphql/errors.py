@@ -22,12 +22,16 @@ from domain.errors import (
     Conflict,
     HeddleError,
     InvalidInput,
+    NotAllowed,
     NotFound,
     Unavailable,
 )
 from eventlog.database import CONNECTION_LOST
 
 logger = logging.getLogger("heddle.graphql")
+
+MESSAGE_LENGTH_MAX: Final = 1_000
+"""A message may quote what was sent, which may be long."""
 
 
 @strawberry.interface(description="An expected failure: what went wrong, and what to do.")
@@ -79,11 +83,26 @@ class UnavailableError(Error):
     """`domain.errors.Unavailable`."""
 
 
-Failure = ValidationError | ConflictError | NotFoundError | RejectedError | UnavailableError
+@strawberry.type(
+    description="Whoever asks may not do this, or has just lost the right to do anything."
+)
+class NotAllowedError(Error):
+    """`domain.errors.NotAllowed`."""
+
+
+Failure = (
+    ValidationError
+    | ConflictError
+    | NotFoundError
+    | NotAllowedError
+    | RejectedError
+    | UnavailableError
+)
 """Members of every result union, beside its success."""
 
 MEMBERS: Final[Mapping[type[HeddleError], type[Failure]]] = {
     InvalidInput: ValidationError,
+    NotAllowed: NotAllowedError,
     NotFound: NotFoundError,
     CommandRejected: RejectedError,
     Conflict: ConflictError,
@@ -94,6 +113,8 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "alert": ("alertId",),
     "asset": ("assetId",),
     "asset_type": ("assetType",),
+    "command.in_future": ("occurredAt",),
+    "command.out_of_order": ("occurredAt",),
     "event.text_malformed": ("title", "reason", "note"),
     "event.value_not_finite": ("value",),
     "idempotency_key": ("idempotencyKey",),
@@ -162,6 +183,8 @@ def told(error: GraphQLError) -> GraphQLError:
         else:
             extensions = extensions_of(failure)
             message = message if failure is cause else failure.message
+    if len(message) > MESSAGE_LENGTH_MAX:
+        message = message[:MESSAGE_LENGTH_MAX] + " …"
     return GraphQLError(
         message,
         nodes=error.nodes,

@@ -9,39 +9,104 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 import strawberry
+from strawberry.schema_directive import Location
 
 from api.access.rights import Right
+from api.graphql.scalars import described_enum
 
 RIGHT: Final = "right"
 """Where a field's metadata say what right it takes."""
 
+COST: Final = "cost"
+"""Where they say what it costs; where they do not, `api.graphql.limits` has a rule."""
+
+LOADS: Final = "loads"
+"""Where they say that a resolver awaits nothing but loaders of the context."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
+described_enum(
+    Right,
+    "What may be done; which role has which right, docs/access.md says.",
+    {
+        "READ": "Read plant, twins, readings, thread, figures, documents.",
+        "COMMAND": "Give commands at all; each takes a right of its own beyond.",
+        "AUDIT": "Read the audit trail: who did what.",
+        "OPERATE": "Runs, lots, parts, alerts acknowledged, set-points desired.",
+        "MAINTAIN": "Work orders, spare parts, components installed and removed.",
+        "INSPECT": "Inspections, non-conformances, quarantine, instruments.",
+        "ENGINEER": "The plant and its assets, documents, scenarios, set-points approved.",
+        "PREDICT": "Predictions, models, drift.",
+        "REPORT": "What an agent says of its assets: alerts, reported set-points.",
+        "INGEST": "Send frames.",
+        "INTEGRATE": "Webhooks.",
+        "ADMINISTER": "Keys, erasure, projections.",
+    },
+)
 
-def field(*, description: str, right: Right | None = None) -> Callable[[F], F]:
+
+@strawberry.schema_directive(
+    locations=[Location.FIELD_DEFINITION], description="What right it takes to ask for a field."
+)
+class RequiresRight:
+    """Shows a field's right in the schema; what is enforced is its metadata."""
+
+    right: Right = strawberry.directive_field(name="right")
+
+
+def _shown(right: Right | None) -> list[RequiresRight]:
+    return [] if right is None else [RequiresRight(right=right)]
+
+
+def field(
+    *,
+    description: str,
+    right: Right | None = None,
+    type: Any = None,
+    cost: int | None = None,
+    loads: bool = False,
+) -> Callable[[F], F]:
     """Make a method the resolver of a field.
 
     Parameters
     ----------
     right : what it takes to ask for it; a root field has to say so, another one takes what the
         field above it takes unless it says more
+    type : of the field, where the method cannot name it (`api.graphql.references`)
+    cost : of the field by itself; 1 without it, which is about one row that is read by its key
+    loads : the resolver is asynchronous and awaits nothing but loaders of the context: those of
+        many objects are then run side by side without a task for each (`api.graphql.compiled`)
     """
     return cast(
-        "Callable[[F], F]", strawberry.field(description=description, metadata={RIGHT: right})
+        "Callable[[F], F]",
+        strawberry.field(
+            description=description,
+            graphql_type=type,
+            metadata={RIGHT: right, COST: cost, LOADS: loads},
+            directives=_shown(right),
+        ),
     )
 
 
-def mutation(*, description: str, right: Right) -> Callable[[F], F]:
+def mutation(*, description: str, right: Right, cost: int | None = None) -> Callable[[F], F]:
     """Make a method the resolver of a mutation."""
     return cast(
         "Callable[[F], F]",
-        strawberry.mutation(description=description, metadata={RIGHT: right}),
+        strawberry.mutation(
+            description=description,
+            metadata={RIGHT: right, COST: cost},
+            directives=_shown(right),
+        ),
     )
 
 
-def subscription(*, description: str, right: Right) -> Callable[[F], F]:
+def subscription(*, description: str, right: Right, cost: int | None = None) -> Callable[[F], F]:
     """Make an asynchronous generator the source of a subscription."""
     return cast(
         "Callable[[F], F]",
-        strawberry.subscription(description=description, metadata={RIGHT: right}),
+        strawberry.subscription(
+            description=description,
+            metadata={RIGHT: right, COST: cost},
+            directives=_shown(right),
+        ),
     )

@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+import inspect
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import orjson
-from graphql import GraphQLError, OperationDefinitionNode, OperationType
+from graphql import (
+    ExecutionResult,
+    GraphQLError,
+    OperationType,
+    execute,
+    subscribe,
+)
 from opentelemetry import propagate, trace
-from strawberry.extensions import SchemaExtension
-from strawberry.types.execution import ExecutionResult, PreExecutionError
 
-from api.access.identity import LOCAL_ADMIN
-from api.graphql.context import OperationContext, actor_of
-from api.graphql.documents import Documents, operation_of
+from api.access.identity import Identity
+from api.access.requirements import Requirements, check
+from api.access.validity import may_end, while_valid
+from api.graphql.compiled import COMPILE_AFTER_HITS, CompiledExecutor, Plan
+from api.graphql.context import OperationContext
 from api.graphql.errors import extensions_of, told
+from api.graphql.limits import too_costly
+from api.graphql.preparation import (
+    Document,
+    DocumentRefused,
+    Documents,
+    Prepared,
+)
 from api.graphql.schema import create_schema
+from api.graphql.trusted import TrustedDocuments, check_hash, hash_of
+from api.metrics import OperationMetrics
 from api.services import Services
-from domain.errors import HeddleError, InvalidInput, Unavailable
+from api.throttle import TokenBuckets
+from api.tracing import TRACEPARENT_HEADER, is_tracing
+from domain.errors import HeddleError, InvalidInput, NotAllowed, Unavailable
 
-EXECUTION_S_MAX: Final = 30.0
+CHECKED_AT_ONCE_CHARACTERS: Final = 2_000
+"""Longer documents are checked in a thread, so that everybody else gets their turn meanwhile."""
 
+CHECKS_AT_ONCE_MAX: Final = 2
+REQUEST_COST: Final = 1
+FAILED_IDENTITY_COST: Final = 1_000
+CHARACTERS_A_COST: Final = 10
+"""A document that was not kept from before is charged by its length: checking it takes longest."""
+
+logger = logging.getLogger("heddle.graphql")
 tracer = trace.get_tracer("heddle.graphql")
 
 Payload = dict[str, Any]
@@ -32,11 +60,17 @@ Payload = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class OperationRequest:
-    """What a client asks for: a document, the operation of it that is meant, its variables."""
+    """What a client asks for: a document, the operation of it that is meant, its variables.
 
-    query: str
+    Parameters
+    ----------
+    query : the document; None where `document_sha256` names one that the server has
+    """
+
+    query: str | None
     variables: dict[str, Any] | None = None
     operation_name: str | None = None
+    document_sha256: str | None = None
 
     @classmethod
     def of(cls, given: object) -> OperationRequest:
@@ -45,7 +79,7 @@ class OperationRequest:
         Raises
         ------
         InvalidInput
-            ``request.batched`` or ``request.malformed``
+            ``request.batched``, ``request.malformed`` or ``document.malformed_id``
         """
         if isinstance(given, list):
             raise InvalidInput(
@@ -55,38 +89,43 @@ class OperationRequest:
             )
         if not isinstance(given, dict):
             raise _malformed("the request", "an object with a query", given)
-        query = given.get("query")
-        if not isinstance(query, str) or not query:
-            raise _malformed("query", "a text that is not empty", query)
         variables = given.get("variables")
         if not isinstance(variables, dict | None):
             raise _malformed("variables", "an object or null", variables)
         operation_name = given.get("operationName")
         if not isinstance(operation_name, str | None):
             raise _malformed("operationName", "a text or null", operation_name)
-        if not isinstance(given.get("extensions"), dict | None):
-            raise _malformed("extensions", "an object or null", given["extensions"])
-        return cls(query, variables, operation_name)
+        extensions = given.get("extensions")
+        if not isinstance(extensions, dict | None):
+            raise _malformed("extensions", "an object or null", extensions)
+        document_sha256 = hash_of(given.get("documentId"), extensions)
+        query = given.get("query")
+        if query is None and document_sha256 is not None:
+            return cls(None, variables, operation_name, document_sha256)
+        if not isinstance(query, str) or not query:
+            raise _malformed("query", "a text that is not empty", query)
+        return cls(query, variables, operation_name, document_sha256)
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation that may be executed: parsed, within limits, valid."""
+    """An operation that may be executed: parsed, within limits, valid, allowed."""
 
     request: OperationRequest
-    definition: OperationDefinitionNode
+    prepared: Prepared
     context: OperationContext
     headers: Mapping[str, str]
+    cost: int
 
     @property
     def type(self) -> OperationType:
         """Whether it is a query, a mutation or a subscription."""
-        return self.definition.operation
+        return self.prepared.definition.operation
 
     @property
     def name(self) -> str | None:
         """Its name in the document."""
-        return self.definition.name.value if self.definition.name else None
+        return self.prepared.name
 
 
 class Operations:
@@ -94,28 +133,117 @@ class Operations:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self.schema = create_schema([_PreparedDocument])
-        self._documents = Documents(self.schema.core)
+        self._settings = services.settings
+        self.schema = create_schema()
+        self._core = self.schema.core
+        self._requirements = Requirements(self._core)
+        self.documents = Documents(self._core, introspection=self._settings.introspection)
+        self._trusted = TrustedDocuments.of(self._settings.trusted_documents)
+        self._buckets = TokenBuckets(self._settings.graphql_rate, self._settings.graphql_burst)
+        self._checks = asyncio.Semaphore(CHECKS_AT_ONCE_MAX)
+        self.metrics: OperationMetrics | None = None
+        self.compile_after = COMPILE_AFTER_HITS
 
-    def prepare(self, request: OperationRequest, headers: Mapping[str, str]) -> Operation:
-        """Return the operation that `request` asks for.
+    async def identify(self, headers: Mapping[str, str], peer: str | None) -> Identity:
+        """Return who asks.
 
         Parameters
         ----------
-        headers : of the HTTP request, or of the handshake of the WebSocket
+        headers : of the HTTP request, or of the handshake of the WebSocket, names in lower case
+        peer : the address that the connection comes from
+
+        Raises
+        ------
+        NotAllowed, InvalidInput, Unavailable
+            as `Authenticator.identify`
+        RateExceeded
+            ``client.throttled`` where too many attempts failed
+        """
+        try:
+            return await self._services.authenticator.identify(headers, peer)
+        except NotAllowed:
+            # Whoever tries keys is soon told to wait, whatever he tries next.
+            self._buckets.take(f"address:{peer}", FAILED_IDENTITY_COST)
+            raise
+
+    def admit(self, identity: Identity, peer: str | None) -> None:
+        """Count a request of a client; it may turn out to be none.
+
+        Raises
+        ------
+        RateExceeded
+            ``client.throttled``
+        """
+        self._buckets.take(_client(identity, peer), REQUEST_COST)
+
+    async def prepare(
+        self,
+        request: OperationRequest,
+        identity: Identity,
+        headers: Mapping[str, str],
+        peer: str | None = None,
+    ) -> Operation:
+        """Return the operation that `request` asks for, and charge the client with its cost.
 
         Raises
         ------
         DocumentRefused
-            as `Documents.prepare` and `operation_of`
+            as `Documents.prepare` and `Document.operation`, and ``document.cost``
         InvalidInput
-            ``actor.malformed_name``
+            as `TrustedDocuments.find`
+        NotAllowed
+            ``access.denied``
+        RateExceeded
+            ``client.throttled``
         """
-        identity = replace(LOCAL_ADMIN, actor=actor_of(headers))
-        document = self._documents.prepare(request.query)
-        definition = operation_of(document, request.operation_name)
-        context = OperationContext(self._services, identity, document)
-        return Operation(request, definition, context, headers)
+        client = _client(identity, peer)
+        document = await self._document(request, client)
+        prepared = document.operation(request.operation_name or None)
+        self._check_rights(prepared, identity)
+        cost, limit = prepared.cost(request.variables), self._settings.graphql_cost_max
+        if cost > limit:
+            raise DocumentRefused(too_costly(cost, limit), parsed=True)
+        self._buckets.take(client, cost)
+        context = OperationContext(self._services, identity, prepared.document, peer)
+        return Operation(request, prepared, context, headers, cost)
+
+    def told_cost(self, operation: Operation) -> dict[str, int]:
+        """Return what a client is told about the cost of `operation`."""
+        return {"requested": operation.cost, "limit": self._settings.graphql_cost_max}
+
+    def while_valid(
+        self, payloads: AsyncGenerator[Payload, None], identity: Identity
+    ) -> AsyncGenerator[Payload, None]:
+        """Return `payloads` until `identity` ends, which ends them with ``access.expired``."""
+        if not may_end(identity):
+            return payloads
+        return while_valid(payloads, self._services.authenticator, identity)
+
+    def _check_rights(self, prepared: Prepared, identity: Identity) -> None:
+        """Raise `NotAllowed` unless `identity` may ask for every field of `prepared`."""
+        required = prepared.required
+        if required is None:
+            needs = self._requirements.of(prepared.document, prepared.definition)
+            required = prepared.required = frozenset(right for _, right in needs)
+        if not required <= identity.rights:
+            check(self._requirements.of(prepared.document, prepared.definition), identity)
+
+    async def _document(self, request: OperationRequest, client: str) -> Document:
+        source = request.query
+        if source is None or self._settings.trusted_documents_only:
+            source = self._trusted.find(request, self.documents.kept_source)
+        elif request.document_sha256 is not None:
+            check_hash(source, request.document_sha256)
+        found = self.documents.find(source)
+        if found is not None:
+            return found
+        self._buckets.take(client, len(source) / CHARACTERS_A_COST)
+        if len(source) <= CHECKED_AT_ONCE_CHARACTERS:
+            return self.documents.prepare(source)
+        async with self._checks:
+            document = await asyncio.to_thread(self.documents.check, source)
+        self.documents.keep(source, document)
+        return document
 
     async def execute(self, operation: Operation) -> Payload:
         """Return the response to a query or a mutation; without ``data`` where none was executed.
@@ -125,49 +253,140 @@ class Operations:
         Unavailable
             ``operation.timeout``
         """
-        with tracer.start_as_current_span(
-            f"graphql {operation.type.value} {operation.name or 'anonymous'}",
-            context=propagate.extract(operation.headers),
-        ):
-            try:
-                async with asyncio.timeout(EXECUTION_S_MAX):
-                    result = await self.schema.execute(
-                        operation.request.query,
-                        variable_values=operation.request.variables,
-                        context_value=operation.context,
-                        operation_name=operation.name,
-                    )
-            except TimeoutError:
-                raise Unavailable(
-                    "operation.timeout",
-                    f"the operation took longer than {EXECUTION_S_MAX:g} s",
-                    hint="ask for less; repeat a mutation with the same idempotency key",
-                    limit=EXECUTION_S_MAX,
-                ) from None
-            return _payload(result)
+        started_s = time.perf_counter()
+        try:
+            with _traced(operation):
+                return await self._within_time(operation)
+        finally:
+            self._account(operation, time.perf_counter() - started_s)
+
+    async def _within_time(self, operation: Operation) -> Payload:
+        seconds_max = self._settings.graphql_s_max
+        try:
+            async with asyncio.timeout(seconds_max):
+                return await self._executed(operation)
+        except TimeoutError:
+            raise Unavailable(
+                "operation.timeout",
+                f"the operation took longer than {seconds_max:g} s",
+                hint="ask for less; repeat a mutation with the same idempotency key",
+                limit=seconds_max,
+            ) from None
+
+    def _account(self, operation: Operation, seconds: float) -> None:
+        """Count an operation, and log a slow one: by its document's hash, without its variables."""
+        prepared = operation.prepared
+        if self.metrics is not None:
+            self.metrics.executed(operation.type.value, prepared.name, operation.cost, seconds)
+        if seconds > self._settings.slow_operation_s:
+            logger.warning(
+                "graphql: slow %s %s, document sha256:%s, %.3f s, cost %d, by %s",
+                operation.type.value,
+                prepared.name or "(anonymous)",
+                prepared.source_sha256,
+                seconds,
+                operation.cost,
+                operation.context.actor,
+            )
+
+    async def _introspected(self, operation: Operation) -> Payload:
+        """Return what `operation` asks of the schema: read in a thread, and kept.
+
+        A client's tool asks for all of the schema at once, which takes longer than others may wait.
+        """
+        prepared = operation.prepared
+        if prepared.answer is not None:
+            return dict(prepared.answer)
+        variables = operation.request.variables
+        async with self._checks:
+            result = await asyncio.to_thread(
+                execute,
+                self._core,
+                prepared.document,
+                variable_values=variables,
+                operation_name=prepared.name,
+            )
+            assert isinstance(result, ExecutionResult), "the schema is read at once"
+            payload = _payload(result)
+            if "errors" in payload:
+                return payload
+            answer = {"data": orjson.Fragment(await asyncio.to_thread(encode, payload["data"]))}
+        if not prepared.definition.variable_definitions:
+            prepared.answer = answer
+        return dict(answer)
+
+    async def _executed(self, operation: Operation) -> Payload:
+        prepared = operation.prepared
+        if prepared.only_introspects:
+            return await self._introspected(operation)
+        prepared.hits += 1
+        if prepared.hits <= self.compile_after:
+            result = execute(
+                self._core,
+                prepared.document,
+                context_value=operation.context,
+                variable_values=operation.request.variables,
+                operation_name=prepared.name,
+            )
+        else:
+            result = self._with_plan(operation)
+        return _payload(await result if inspect.isawaitable(result) else result)
+
+    def _with_plan(self, operation: Operation) -> Any:
+        """Execute an operation that is asked for often with generated functions."""
+        prepared = operation.prepared
+        if prepared.plan is None:
+            prepared.plan = Plan(self._core, prepared.document)
+        executor = CompiledExecutor.build(
+            self._core,
+            prepared.document,
+            context_value=operation.context,
+            raw_variable_values=operation.request.variables,
+            operation_name=prepared.name,
+            plan=prepared.plan,
+        )
+        if isinstance(executor, list):
+            return ExecutionResult(None, executor)
+        return executor.execute_operation()
 
     async def stream(self, operation: Operation) -> AsyncGenerator[Payload, None]:
         """Yield the responses of a subscription; the last one has no ``data`` if it broke off."""
-        source = await self.schema.stream(
-            operation.request.query,
-            variable_values=operation.request.variables,
+        source = subscribe(
+            self._core,
+            operation.prepared.document,
             context_value=operation.context,
+            variable_values=operation.request.variables,
             operation_name=operation.name,
         )
-        async with aclosing(source):
-            async for result in source:
-                assert isinstance(result, ExecutionResult), "nothing is delivered in parts"
+        results = await source if inspect.isawaitable(source) else source
+        if isinstance(results, ExecutionResult):
+            yield _payload(results)
+            return
+        async with aclosing(results):  # type: ignore[type-var]
+            async for result in results:
                 yield _payload(result)
 
 
-class _PreparedDocument(SchemaExtension):
-    """Hands the executor the document that was checked before."""
+def _client(identity: Identity, peer: str | None) -> str:
+    """Return whose bucket a request is taken from: of who is known, else of where he comes from."""
+    return f"address:{peer}" if identity.method == "open" else identity.actor
 
-    def on_parse(self) -> Iterator[None]:
-        context = self.execution_context
-        context.graphql_document = context.context.document
-        context.pre_execution_errors = []
-        yield
+
+def _traced(operation: Operation) -> AbstractContextManager[object]:
+    """Return the span of `operation`, in the trace of who asked; none where nobody traces."""
+    if TRACEPARENT_HEADER not in operation.headers and not is_tracing():
+        return nullcontext()
+    prepared = operation.prepared
+    return tracer.start_as_current_span(
+        f"graphql {operation.type.value} {prepared.name or 'anonymous'}",
+        context=propagate.extract(operation.headers),
+        attributes={
+            "graphql.operation.type": operation.type.value,
+            "graphql.operation.name": prepared.name or "",
+            "graphql.document.sha256": prepared.source_sha256,
+            "heddle.cost": operation.cost,
+        },
+    )
 
 
 def _payload(result: ExecutionResult) -> Payload:
@@ -175,9 +394,7 @@ def _payload(result: ExecutionResult) -> Payload:
     if not result.errors:
         return {"data": result.data}
     errors = [told(error).formatted for error in result.errors]
-    executed = not isinstance(result, PreExecutionError) and (
-        result.data is not None or all(error.path for error in result.errors)
-    )
+    executed = result.data is not None or all(error.path for error in result.errors)
     return {"errors": errors, "data": result.data} if executed else {"errors": errors}
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import orjson
@@ -18,6 +20,8 @@ from api.graphql.scalars import POSITION_MAX, Cursor, Position
 from domain.errors import InvalidInput
 
 PAGE_FIRST_MAX: Final = 500
+IDS_KEPT_MAX: Final = 16_384
+"""Ids of what is asked for again and again; each costs more to make than a row costs to answer."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,6 +77,14 @@ class Connection(Generic[T]):
         description="The page reflects at least everything in the log up to here."
     )
 
+    def __getattr__(self, name: str) -> Any:
+        """Make a part of a page that `connection` returned; most are never asked for."""
+        page = self.__dict__.get("_page")
+        if page is None:
+            raise AttributeError(name)
+        part = self.__dict__[name] = page.part(self, name)
+        return part
+
 
 def connection(
     rows: Sequence[R],
@@ -90,21 +102,49 @@ def connection(
     ----------
     goes_on_after : where the list goes on, if there may be more although `rows` are not too many
     """
-    more = len(rows) > first
-    edges = [Edge(cursor=cursor(row), node=node(row)) for row in rows[:first]]
-    return Connection(
-        edges=edges,
-        nodes=[edge.node for edge in edges],
-        page_info=PageInfo(
-            has_next_page=more or goes_on_after is not None,
-            end_cursor=goes_on_after
-            if goes_on_after is not None and not more
-            else (edges[-1].cursor if edges else None),
-            has_previous_page=after is not None,
-            start_cursor=edges[0].cursor if edges else None,
-        ),
-        position=Position(position),
-    )
+    page: Connection[T] = Connection.__new__(Connection)
+    page.position = Position(position)
+    page.__dict__["_page"] = _Page(rows, first, after, node, cursor, goes_on_after)
+    return page
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What a page is made of; its parts are made when they are asked for, and then once."""
+
+    rows: Sequence[Any]
+    first: int
+    after: Cursor | None
+    node: Callable[[Any], Any]
+    cursor: Callable[[Any], Cursor]
+    goes_on_after: Cursor | None
+
+    def part(self, page: Connection[Any], name: str) -> Any:
+        """Return the field `name` of `page`."""
+        shown = self.rows[: self.first]
+        match name:
+            case "nodes":
+                return [self.node(row) for row in shown]
+            case "edges":
+                return [
+                    Edge(cursor=self.cursor(row), node=node)
+                    for row, node in zip(shown, page.nodes, strict=True)
+                ]
+            case "page_info":
+                return self._info(shown)
+        raise AttributeError(name)
+
+    def _info(self, shown: Sequence[Any]) -> PageInfo:
+        more = len(self.rows) > self.first
+        end = self.cursor(shown[-1]) if shown else None
+        if self.goes_on_after is not None and not more:
+            end = self.goes_on_after
+        return PageInfo(
+            has_next_page=more or self.goes_on_after is not None,
+            end_cursor=end,
+            has_previous_page=self.after is not None,
+            start_cursor=self.cursor(shown[0]) if shown else None,
+        )
 
 
 def check_first(first: int) -> None:
@@ -170,6 +210,7 @@ def _malformed(cursor: Cursor) -> InvalidInput:
 # --- global ids ---------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=IDS_KEPT_MAX)
 def encode_id(kind: str, key: str) -> strawberry.ID:
     """Return the global id of the `kind` of thing called `key`."""
     return strawberry.ID(_sealed([kind, key]))

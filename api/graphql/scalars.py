@@ -23,6 +23,7 @@ CURSOR_LENGTH_MAX: Final = 512
 
 Position = NewType("Position", int)
 Cursor = NewType("Cursor", str)
+BigInt = NewType("BigInt", int)
 Json = NewType("Json", object)
 FloatColumn = NewType("FloatColumn", FloatArray)
 QualityColumn = NewType("QualityColumn", ByteArray)
@@ -96,6 +97,17 @@ def _parse_position(value: object) -> Position:
     return Position(value)
 
 
+def _parse_big_int(value: object) -> BigInt:
+    if type(value) is not int or abs(value) > POSITION_MAX:
+        raise InvalidInput(
+            "number.malformed",
+            f"{value!r:.40} is no whole number of at most 53 bits",
+            value=str(value)[:40],
+            limit=POSITION_MAX,
+        )
+    return BigInt(value)
+
+
 def _parse_cursor(value: object) -> Cursor:
     if not isinstance(value, str) or len(value) > CURSOR_LENGTH_MAX:
         raise InvalidInput(
@@ -143,12 +155,18 @@ SCALARS: Final[Mapping[object, ScalarDefinition]] = {
         serialize=str,
         parse_value=_parse_cursor,
     ),
+    BigInt: strawberry.scalar(
+        name="BigInt",
+        description="A whole number from -(2^53 - 1) to 2^53 - 1, a JSON number: `Int` ends at 31 "
+        "bits, and every JSON reader holds these exactly.",
+        serialize=int,
+        parse_value=_parse_big_int,
+    ),
     Json: strawberry.scalar(
         name="JSON",
         description="Any JSON value.",
         specified_by_url="https://www.rfc-editor.org/rfc/rfc8259",
         serialize=lambda value: value,
-        parse_value=_refuse_input,
     ),
     FloatColumn: strawberry.scalar(
         name="FloatColumn",

@@ -24,31 +24,106 @@ from strawberry.types import ExecutionContext
 
 from api.graphql.alerts.mutations import AlertMutations
 from api.graphql.alerts.queries import AlertQueries
+from api.graphql.alerts.subscriptions import AlertSubscriptions
 from api.graphql.assets.mutations import AssetMutations
 from api.graphql.assets.queries import AssetQueries
+from api.graphql.assets.subscriptions import TwinSubscriptions
+from api.graphql.audit.queries import AuditQueries
+from api.graphql.documents.mutations import DocumentMutations
+from api.graphql.documents.queries import DocumentQueries
 from api.graphql.events.queries import EventQueries
 from api.graphql.events.subscriptions import EventSubscriptions
+from api.graphql.figures.queries import FigureQueries
+from api.graphql.learning.mutations import ModelMutations, PredictionMutations
+from api.graphql.learning.queries import LearningQueries
+from api.graphql.maintenance.mutations import SparePartMutations, WorkOrderMutations
+from api.graphql.maintenance.queries import MaintenanceQueries
+from api.graphql.maintenance.spare_parts_queries import SparePartQueries
+from api.graphql.maintenance.subscriptions import WorkOrderSubscriptions
+from api.graphql.material.mutations import LotMutations, PartMutations
+from api.graphql.material.queries import MaterialQueries
 from api.graphql.node import NodeQueries
+from api.graphql.plant.mutations import ComponentMutations, LocationMutations
+from api.graphql.plant.queries import PlantQueries
+from api.graphql.production.mutations import ProcessRunMutations
+from api.graphql.production.queries import ProductionQueries
+from api.graphql.quality.mutations import (
+    InspectionMutations,
+    InstrumentMutations,
+    NonconformanceMutations,
+)
+from api.graphql.quality.queries import QualityQueries
+from api.graphql.records.batch import batch_mutations
+from api.graphql.records.mutations import RecordMutations
 from api.graphql.scalars import SCALARS
+from api.graphql.scenarios.mutations import ScenarioMutations, SetpointProposalMutations
+from api.graphql.scenarios.queries import ScenarioQueries
+from api.graphql.telemetry.subscriptions import ReadingSubscriptions
 from api.graphql.thread.queries import ThreadQueries
+from api.graphql.thread.subscriptions import ThreadSubscriptions
 
 SDL_FILE: Final = Path(__file__).with_name("schema.graphql")
 
 
 @strawberry.type(description="What can be asked.")
-class Query(AssetQueries, AlertQueries, EventQueries, ThreadQueries, NodeQueries):
+class Query(
+    AssetQueries,
+    AlertQueries,
+    EventQueries,
+    ThreadQueries,
+    PlantQueries,
+    MaintenanceQueries,
+    ProductionQueries,
+    FigureQueries,
+    AuditQueries,
+    MaterialQueries,
+    QualityQueries,
+    DocumentQueries,
+    LearningQueries,
+    ScenarioQueries,
+    SparePartQueries,
+    NodeQueries,
+):
     """All root fields that read."""
 
 
-@strawberry.type(
-    description="What can be done. Expected failures are members of each result's union."
+MUTATIONS: Final = (
+    AssetMutations,
+    AlertMutations,
+    LocationMutations,
+    ComponentMutations,
+    WorkOrderMutations,
+    SparePartMutations,
+    LotMutations,
+    PartMutations,
+    ProcessRunMutations,
+    InspectionMutations,
+    NonconformanceMutations,
+    InstrumentMutations,
+    DocumentMutations,
+    ModelMutations,
+    PredictionMutations,
+    ScenarioMutations,
+    SetpointProposalMutations,
+    RecordMutations,
+    batch_mutations(),  # after all that it can carry out
 )
-class Mutation(AssetMutations, AlertMutations):
-    """All root fields that write."""
+
+Mutation: Final = strawberry.type(
+    type("Mutation", MUTATIONS, {"__doc__": "All root fields that write."}),
+    description="What can be done. Expected failures are members of each result's union.",
+)
 
 
 @strawberry.type(description="What can be listened to, resumable after any message.")
-class Subscription(EventSubscriptions):
+class Subscription(
+    EventSubscriptions,
+    TwinSubscriptions,
+    AlertSubscriptions,
+    WorkOrderSubscriptions,
+    ReadingSubscriptions,
+    ThreadSubscriptions,
+):
     """All root fields that stream."""
 
 

@@ -24,17 +24,20 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
     Operation,
 )
 from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
+    ConnectionInitMessage,
     Message,
     SubscribeMessage,
 )
 
-from api.graphql.documents import DocumentRefused
 from api.graphql.errors import current_trace_id, masked
 from api.graphql.operations import OperationRequest, Operations, Payload, refusal
-from domain.errors import HeddleError, InvalidInput
+from api.graphql.preparation import DocumentRefused
+from api.headers import read_headers
+from domain.errors import HeddleError, InvalidInput, NotAllowed
 
 logger = logging.getLogger("heddle.graphql")
 
+FORBIDDEN: Final = 4403
 REASON_BYTES_MAX: Final = 123  # RFC 6455, section 5.5
 
 
@@ -59,7 +62,31 @@ class RunsOperations(Protocol):
 
 
 class OperationsHandler(BaseGraphQLTransportWSHandler[Any, None]):
-    """Serves one socket."""
+    """Serves one socket.
+
+    Who asks is said by the handshake's headers, or by ``authorization`` in the payload of
+    ``connection_init``, for a page in a browser can set no header of a handshake.
+    """
+
+    _authorization: str | None = None
+
+    async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
+        """Let the client in, or close with 4403."""
+        payload = message.get("payload") or {}
+        authorization = payload.get("authorization") if isinstance(payload, dict) else None
+        if not isinstance(authorization, str | None):
+            await self.handle_invalid_message("authorization is a text")
+            return
+        if not self.connection_init_received:
+            self._authorization = authorization
+            try:
+                await self._operations.identify(*self._asked_by())
+            except NotAllowed as error:
+                await self.websocket.close(FORBIDDEN, f"{error.code}: {error.message}")
+                return
+            except HeddleError:
+                pass  # each operation is told of it
+        await super().handle_connection_init(message)
 
     async def handle_message(self, message: Message) -> None:
         """Deal with one message of the client."""
@@ -110,17 +137,30 @@ class OperationsHandler(BaseGraphQLTransportWSHandler[Any, None]):
     async def _run(self, operation: Operation[Any, None]) -> Payload | None:
         """Send the results of `operation`; return the one that ended it, if it did not complete."""
         operations = self._operations
-        prepared = operations.prepare(
+        headers, peer = self._asked_by()
+        identity = await operations.identify(headers, peer)
+        prepared = await operations.prepare(
             OperationRequest(operation.query, operation.variables, operation.operation_name),
-            self.view.get_websocket_headers(cast("TextAdapter", self.websocket).ws),
+            identity,
+            headers,
+            peer,
         )
         if prepared.type is not OperationType.SUBSCRIPTION:
             return await self._send(operation, await operations.execute(prepared))
-        async with aclosing(operations.stream(prepared)) as payloads:
+        stream = operations.stream(prepared)
+        async with aclosing(operations.while_valid(stream, identity)) as payloads:
             async for payload in payloads:
                 if (refused := await self._send(operation, payload)) is not None:
                     return refused
         return None
+
+    def _asked_by(self) -> tuple[dict[str, str], str | None]:
+        """Return the headers that say who asks, and where the connection comes from."""
+        socket = cast("TextAdapter", self.websocket).ws
+        headers = read_headers(socket.scope)
+        if self._authorization is not None:
+            headers["authorization"] = self._authorization
+        return headers, socket.client.host if socket.client else None
 
     async def _send(self, operation: Operation[Any, None], payload: Payload) -> Payload | None:
         if "data" not in payload:

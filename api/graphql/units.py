@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from operator import attrgetter
+from typing import Annotated, Any
 
 import strawberry
 
@@ -31,3 +32,20 @@ def in_unit(value_si: float, quantity: str, symbol: str | None) -> float:
 def si_unit_of(quantity: str) -> str:
     """Return the symbol of the SI unit of `quantity`."""
     return SI_UNITS[quantity]
+
+
+def measured(path: str, quantity: str, description: str) -> Any:
+    """Return a field that tells the attribute `path`, in SI, in the unit that is asked for.
+
+    Parameters
+    ----------
+    path : from the type on, such as ``figure.mtbf_s``; what is None there is null
+    """
+    read = attrgetter(path)
+
+    def resolve(self: Any, unit: InUnit = None) -> float | None:
+        value_si = read(self)
+        return None if value_si is None else in_unit(value_si, quantity, unit)
+
+    told = f"{description.rstrip('.')}; {SI_UNITS[quantity]} unless a unit is given."
+    return strawberry.field(resolver=resolve, description=told)

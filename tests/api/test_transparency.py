@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from starlette.applications import Starlette
 from typer.testing import CliRunner
 
+from api.access.guard import anybody
 from api.transparency import transparency_routes
 from api.transparency_cli import register
 from eventlog.ledger import Ledger
@@ -169,7 +170,7 @@ async def served(ledger: Ledger, tmp_path: Path) -> AsyncIterator[Served]:
     await grow(ledger, SIZE)
     publisher = CheckpointPublisher(signer_for(ledger, tmp_path), interval_s=60)
     await publisher.current(covering=SIZE)
-    app = Starlette(routes=transparency_routes(publisher))
+    app = Starlette(routes=transparency_routes(publisher, anybody))
     server = _QuietServer(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

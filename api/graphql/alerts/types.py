@@ -46,3 +46,7 @@ class AlertFilter(AssetAlertFilter):
     asset_ids: list[str] | None = strawberry.field(
         default=None, description="Alerts of these assets, at most 100."
     )
+    locations: list[str] | None = strawberry.field(
+        default=None,
+        description="Alerts of assets that stand in these locations, or in what stands there.",
+    )

@@ -1,21 +1,22 @@
-"""Mutations of assets: each a command of `domain.asset`, and a result that tells its failures."""
+"""Mutations of assets, and of what an agent reports of them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Final
 
 import strawberry
 
 from api.access.rights import Right
 from api.graphql.assets.types import Asset
-from api.graphql.commands import CommandInput, CommandSuccess, carry_out
-from api.graphql.context import OperationContext, OperationInfo
-from api.graphql.errors import Failure
-from api.graphql.fields import field, mutation
+from api.graphql.commands import CommandSuccess
+from api.graphql.context import OperationContext
+from api.graphql.declared import Answer, Declared, TimedCommandInput, mutations
 from domain.asset import (
     CommissionAsset,
     DesireSetpoint,
+    PlaceAsset,
     RegisterAsset,
+    ReportSetpoint,
     RetireAsset,
     Unregistered,
     unknown_asset,
@@ -30,15 +31,8 @@ from projections.twins import TwinProjection
 # --- inputs -------------------------------------------------------------------------------
 
 
-@strawberry.input
-class AssetCommandInput(CommandInput):
-    """What every mutation of an asset takes."""
-
-    asset_id: strawberry.ID = strawberry.field(description="Natural key of the asset.")
-
-
 @strawberry.input(description="Make an asset known.")
-class RegisterAssetInput(AssetCommandInput):
+class RegisterAssetInput(TimedCommandInput):
     """Input of `registerAsset`."""
 
     asset_id: strawberry.ID = strawberry.field(
@@ -56,30 +50,11 @@ class RegisterAssetInput(AssetCommandInput):
         return RegisterAsset(self.asset_id, self.asset_type, self.title or "")
 
 
-@strawberry.input(description="Put an asset into service.")
-class CommissionAssetInput(AssetCommandInput):
-    """Input of `commissionAsset`."""
-
-    async def command(self, _context: OperationContext) -> CommissionAsset:
-        """Return the command."""
-        return CommissionAsset(self.asset_id)
-
-
-@strawberry.input(description="Take an asset out of service for good.")
-class RetireAssetInput(AssetCommandInput):
-    """Input of `retireAsset`."""
-
-    reason: str = strawberry.field(description="Why, at most 2,000 characters.")
-
-    async def command(self, _context: OperationContext) -> RetireAsset:
-        """Return the command."""
-        return RetireAsset(self.asset_id, self.reason)
-
-
 @strawberry.input(description="Ask for a set-point of an asset.")
-class DesireSetpointInput(AssetCommandInput):
+class DesireSetpointInput(TimedCommandInput):
     """Input of `desireSetpoint`."""
 
+    asset_id: strawberry.ID = strawberry.field(description="Natural key of the asset.")
     setpoint: str = strawberry.field(description="Name of a set-point of the asset's type.")
     value: float = strawberry.field(
         description="The value that is wanted, in `unit`; within the set-point's safe bounds."
@@ -99,119 +74,6 @@ class DesireSetpointInput(AssetCommandInput):
         return DesireSetpoint(self.asset_id, self.setpoint, value_si)
 
 
-# --- results ------------------------------------------------------------------------------
-
-
-@strawberry.interface(description="What every mutation of an asset that succeeded says.")
-class AssetCommandSuccess(CommandSuccess):
-    """A success and its asset."""
-
-    @field(
-        description="The asset afterwards, or as it stands after a dry run. It waits until the "
-        "command is reflected; should that take longer than 5 s it is null, with the error "
-        "`projection.behind` beside it: the command was recorded all the same."
-    )
-    async def asset(self, info: OperationInfo) -> Asset | None:
-        """Return the asset as the command left it."""
-        if not self.dry_run:
-            await info.context.wait_for(self.position, TwinProjection.name, AlertProjection.name)
-        row = await info.context.asset_by_asset_id.load(self.given.asset_id)
-        return None if row is None else Asset.of(row)
-
-
-@strawberry.type(description="The asset is known.")
-class RegisterAssetSuccess(AssetCommandSuccess):
-    """Success of `registerAsset`."""
-
-
-@strawberry.type(description="The asset is in service.")
-class CommissionAssetSuccess(AssetCommandSuccess):
-    """Success of `commissionAsset`."""
-
-
-@strawberry.type(description="The asset is out of service for good.")
-class RetireAssetSuccess(AssetCommandSuccess):
-    """Success of `retireAsset`."""
-
-
-@strawberry.type(description="The set-point is desired; the machine reports when it has it.")
-class DesireSetpointSuccess(AssetCommandSuccess):
-    """Success of `desireSetpoint`."""
-
-
-RegisterAssetResult = Annotated[
-    RegisterAssetSuccess | Failure,
-    strawberry.union("RegisterAssetResult", description="What became of `registerAsset`."),
-]
-CommissionAssetResult = Annotated[
-    CommissionAssetSuccess | Failure,
-    strawberry.union("CommissionAssetResult", description="What became of `commissionAsset`."),
-]
-RetireAssetResult = Annotated[
-    RetireAssetSuccess | Failure,
-    strawberry.union("RetireAssetResult", description="What became of `retireAsset`."),
-]
-DesireSetpointResult = Annotated[
-    DesireSetpointSuccess | Failure,
-    strawberry.union("DesireSetpointResult", description="What became of `desireSetpoint`."),
-]
-
-
-# --- mutations ----------------------------------------------------------------------------
-
-
-@strawberry.type
-class AssetMutations:
-    """Root fields."""
-
-    @mutation(right=Right.ENGINEER, description="Make an asset known.")
-    async def register_asset(
-        self,
-        info: OperationInfo,
-        input: Annotated[
-            RegisterAssetInput, strawberry.argument(description="What is to be registered.")
-        ],
-    ) -> RegisterAssetResult:
-        """Handle `RegisterAsset`."""
-        return await carry_out(info, input, RegisterAssetSuccess)
-
-    @mutation(right=Right.ENGINEER, description="Put an asset into service.")
-    async def commission_asset(
-        self,
-        info: OperationInfo,
-        input: Annotated[
-            CommissionAssetInput, strawberry.argument(description="What is to be commissioned.")
-        ],
-    ) -> CommissionAssetResult:
-        """Handle `CommissionAsset`."""
-        return await carry_out(info, input, CommissionAssetSuccess)
-
-    @mutation(
-        right=Right.ENGINEER,
-        description="Take an asset out of service for good; it accepts nothing afterwards.",
-    )
-    async def retire_asset(
-        self,
-        info: OperationInfo,
-        input: Annotated[
-            RetireAssetInput, strawberry.argument(description="What is to be retired, and why.")
-        ],
-    ) -> RetireAssetResult:
-        """Handle `RetireAsset`."""
-        return await carry_out(info, input, RetireAssetSuccess)
-
-    @mutation(right=Right.OPERATE, description="Ask for a set-point, within its safe bounds.")
-    async def desire_setpoint(
-        self,
-        info: OperationInfo,
-        input: Annotated[
-            DesireSetpointInput, strawberry.argument(description="What is wanted of which asset.")
-        ],
-    ) -> DesireSetpointResult:
-        """Handle `DesireSetpoint`."""
-        return await carry_out(info, input, DesireSetpointSuccess)
-
-
 async def _setpoint_quantity(context: OperationContext, asset_id: str, name: str) -> str:
     """Return the quantity of an asset's set-point, by the log and no projection of it.
 
@@ -225,3 +87,59 @@ async def _setpoint_quantity(context: OperationContext, asset_id: str, name: str
     if isinstance(asset, Unregistered):
         raise unknown_asset(asset_id)
     return asset_type(asset.asset_type).setpoint(name).quantity
+
+
+# --- mutations ----------------------------------------------------------------------------
+
+
+async def _find_asset(context: OperationContext, success: CommandSuccess) -> Asset | None:
+    row = await context.asset_by_asset_id.load(success.key)
+    return None if row is None else Asset.of(row)
+
+
+ASSET_AFTERWARDS: Final = Answer(
+    "asset", Asset, _find_asset, (TwinProjection.name, AlertProjection.name)
+)
+
+AssetMutations = mutations(
+    "AssetMutations",
+    Declared(
+        RegisterAsset,
+        Right.ENGINEER,
+        "Make an asset known.",
+        "The asset is known.",
+        RegisterAssetInput,
+    ),
+    Declared(
+        CommissionAsset,
+        Right.ENGINEER,
+        "Put an asset into service.",
+        "The asset is in service.",
+    ),
+    Declared(
+        PlaceAsset,
+        Right.ENGINEER,
+        "Say that an asset stands in a location.",
+        "The asset stands there.",
+    ),
+    Declared(
+        RetireAsset,
+        Right.ENGINEER,
+        "Take an asset out of service for good; it accepts nothing afterwards.",
+        "The asset is out of service for good.",
+    ),
+    Declared(
+        DesireSetpoint,
+        Right.OPERATE,
+        "Ask for a set-point, within its safe bounds.",
+        "The set-point is desired; the machine reports when it has it.",
+        DesireSetpointInput,
+    ),
+    Declared(
+        ReportSetpoint,
+        Right.REPORT,
+        "Say where a machine's set-point stands.",
+        "It is known where the set-point stands.",
+    ),
+    answer=ASSET_AFTERWARDS,
+)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import strawberry
 
 from api.access.rights import Right
+from api.graphql.as_of import Asked, AsOfArgument, asked
 from api.graphql.assets.catalogue import AssetType
 from api.graphql.assets.types import Asset, AssetFilter
-from api.graphql.context import MinPosition, OperationInfo
+from api.graphql.context import MinPosition, OperationContext, OperationInfo
 from api.graphql.fields import field
 from api.graphql.filters import chosen
+from api.graphql.plant.scope import assets_wanted
 from api.graphql.relay import (
     After,
     Connection,
@@ -21,12 +24,20 @@ from api.graphql.relay import (
     decode_text_cursor,
     encode_cursor,
 )
+from api.graphql.scalars import Cursor
 from domain.asset_types import asset_type, asset_types
 from domain.identifiers import check_identifier
 from projections.alerts import AlertProjection
-from projections.twins import TwinProjection, list_assets, projection_position
+from projections.plant import PlantProjection
+from projections.plant_lists import list_items
+from projections.plant_queries import ItemKind
+from projections.twin_as_of import assets_as_of
+from projections.twin_history import TwinHistoryProjection
+from projections.twins import AssetRow, Lifecycle, TwinProjection, list_assets
 
 CURSOR_KIND: Final = "assets"
+PROJECTIONS_NOW: Final = (TwinProjection.name, AlertProjection.name)
+PROJECTIONS_THEN: Final = (PlantProjection.name, TwinHistoryProjection.name)
 
 
 @strawberry.type
@@ -42,15 +53,29 @@ class AssetQueries:
         asset_id: Annotated[
             strawberry.ID, strawberry.argument(description="Natural key of the asset.")
         ],
+        as_of: AsOfArgument = None,
         min_position: MinPosition = None,
     ) -> Asset | None:
         """Return one asset."""
         check_identifier("asset", asset_id)
-        await info.context.wait_for(min_position, TwinProjection.name, AlertProjection.name)
-        row = await info.context.asset_by_asset_id.load(asset_id)
-        return None if row is None else Asset.of(row)
+        context = info.context
+        if as_of is None:
+            await context.wait_for(min_position, TwinProjection.name, AlertProjection.name)
+            row = await context.asset_by_asset_id.load(asset_id)
+            return None if row is None else Asset.of(row)
+        when = await asked(context, as_of, min_position, *PROJECTIONS_THEN)
+        if when.is_now:
+            row = await context.asset_by_asset_id.load(asset_id)
+            return None if row is None else Asset.of(row)
+        rows = await _assets_then(context, when, [asset_id])
+        return Asset.of(rows[0], when) if rows else None
 
-    @field(right=Right.READ, description="Assets in the order of their natural key.")
+    @field(
+        right=Right.READ,
+        description="Assets in the order of their natural key. As of earlier a page may hold fewer "
+        "than `first` where a filter on lifecycles lets few through; "
+        "`pageInfo.hasNextPage` says whether to go on.",
+    )
     async def assets(
         self,
         info: OperationInfo,
@@ -59,6 +84,7 @@ class AssetQueries:
         filter: Annotated[
             AssetFilter | None, strawberry.argument(description="Which assets are wanted.")
         ] = None,
+        as_of: AsOfArgument = None,
         min_position: MinPosition = None,
     ) -> Connection[Asset]:
         """Return a page of assets."""
@@ -67,23 +93,32 @@ class AssetQueries:
         types = chosen("assetTypes", wanted.asset_types)
         for name in types:
             asset_type(name)
-        ledger = info.context.ledger
+        lifecycles = chosen("lifecycles", wanted.lifecycles)
+        locations = chosen("locations", wanted.locations)
+        context = info.context
+        ledger = context.ledger
         key = "" if after is None else decode_text_cursor(after, CURSOR_KIND, ledger.name)
-        await info.context.wait_for(min_position, TwinProjection.name, AlertProjection.name)
-        async with info.context.reads:
-            position = await projection_position(ledger.pool, ledger.ledger_id, TwinProjection.name)
+        names: tuple[str, ...] = PROJECTIONS_NOW if as_of is None else PROJECTIONS_THEN
+        if locations:
+            names = (*names, PlantProjection.name)
+        when = await asked(context, as_of, min_position, *names)
+        within = await assets_wanted(context, when, (), locations)
+        if not when.is_now:
+            return await _page_then(context, when, within, types, lifecycles, first, after, key)
+        async with context.reads:
             rows = await list_assets(
                 ledger,
                 after=key,
                 first=first + 1,
                 asset_types=types,
-                lifecycles=chosen("lifecycles", wanted.lifecycles),
+                lifecycles=lifecycles,
+                seen=within,
             )
         return connection(
             rows,
             first=first,
             after=after,
-            position=position,
+            position=when.position,
             node=Asset.of,
             cursor=lambda row: encode_cursor(CURSOR_KIND, ledger.name, row.asset_id),
         )
@@ -101,3 +136,60 @@ class AssetQueries:
         """Return one asset type."""
         described = asset_types().get(name)
         return None if described is None else AssetType.of(described)
+
+
+async def _page_then(
+    context: OperationContext,
+    when: Asked,
+    within: Sequence[str] | None,
+    types: Sequence[str],
+    lifecycles: Sequence[Lifecycle],
+    first: int,
+    after: Cursor | None,
+    key: str,
+) -> Connection[Asset]:
+    """Return a page of assets as of earlier: by name from the plant, then by their facts."""
+    ledger = context.ledger
+    if within is None:
+        async with context.reads:
+            items = await list_items(
+                ledger,
+                ItemKind.ASSET,
+                when.as_of,
+                after=key,
+                first=first + 1,
+                item_types=types,
+                with_ended=True,
+            )
+        names = [item.item_id for item in items]
+    else:
+        names = [name for name in within if name > key][: first + 1]
+    rows = await _assets_then(context, when, names[:first])
+    return connection(
+        [
+            row
+            for row in rows
+            if (not types or row.asset_type in types)
+            and (not lifecycles or row.lifecycle in lifecycles)
+        ],
+        first=first,
+        after=after,
+        position=when.position,
+        node=lambda row: Asset.of(row, when),
+        cursor=lambda row: encode_cursor(CURSOR_KIND, ledger.name, row.asset_id),
+        goes_on_after=encode_cursor(CURSOR_KIND, ledger.name, names[first - 1])
+        if len(names) > first
+        else None,
+    )
+
+
+async def _assets_then(
+    context: OperationContext, when: Asked, names: Sequence[str]
+) -> list[AssetRow]:
+    """Return those of `names` that were registered as of earlier and are in sight, in order."""
+    sight = await context.sight()
+    async with context.reads:
+        found = await assets_as_of(
+            context.ledger, [name for name in names if sight.sees_asset(name)], when.as_of
+        )
+    return [found[name] for name in names if name in found]

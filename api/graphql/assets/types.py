@@ -10,13 +10,25 @@ from uuid import UUID
 import strawberry
 
 from api.graphql.alerts.types import AssetAlertFilter
+from api.graphql.as_of import Asked, asked_now
 from api.graphql.assets.catalogue import AssetType
+from api.graphql.assets.loaders import alerts_then_of, twin_then
 from api.graphql.assets.twin import Channels, Twin
 from api.graphql.context import AlertPage, OperationContext, OperationInfo
 from api.graphql.events.queries import payloads_for, resolve_events
 from api.graphql.events.types import Event
 from api.graphql.fields import field
 from api.graphql.filters import chosen
+from api.graphql.maintenance.queries import (
+    AssetWorkOrderFilter,
+    OrderBy,
+    work_orders_of_asset,
+)
+from api.graphql.maintenance.types import WorkOrder
+from api.graphql.plant.loaders import components_in, path_to
+from api.graphql.plant.types import Component, Location, LocationName, find_location
+from api.graphql.production.queries import AssetProcessRunFilter, runs_of_asset
+from api.graphql.production.types import ProcessRun
 from api.graphql.relay import (
     After,
     Connection,
@@ -38,8 +50,13 @@ from domain.asset_types import asset_type
 from domain.errors import NotFound
 from eventlog import reading
 from projections.alerts import AlertRow, AlertState
+from projections.maintenance import MaintenanceProjection
+from projections.plant import PlantProjection
+from projections.plant_queries import ItemKind
+from projections.production import ProductionProjection
 from projections.readings import POINTS_MAX
 from projections.twins import AssetRow, Lifecycle
+from projections.work_orders import WorkOrderOrder
 
 ASSET: Final = "Asset"
 ALERT: Final = "Alert"
@@ -69,6 +86,10 @@ class AssetFilter:
     lifecycles: list[Lifecycle] | None = strawberry.field(
         default=None, description="Assets that have come so far."
     )
+    locations: list[str] | None = strawberry.field(
+        default=None,
+        description="Assets that stand in these locations, or in what stands there; at most 100.",
+    )
 
 
 @strawberry.type(description="A machine.")
@@ -76,6 +97,7 @@ class Asset(Node):
     """`projections.twins.AssetRow`."""
 
     row: strawberry.Private[AssetRow]
+    then: strawberry.Private[Asked | None]
     asset_id: strawberry.ID = strawberry.field(description="Natural key.")
     title: str = strawberry.field(description="What a person calls it.")
     lifecycle: Lifecycle = strawberry.field(description="How far it has come.")
@@ -85,11 +107,12 @@ class Asset(Node):
     registered_at: datetime = strawberry.field(description="When it was registered.")
 
     @classmethod
-    def of(cls, row: AssetRow) -> Asset:
-        """Return `row` as the schema tells it."""
+    def of(cls, row: AssetRow, then: Asked | None = None) -> Asset:
+        """Return `row` as the schema tells it; `then`: as of when, None: now."""
         return cls(
             id=encode_id(ASSET, row.asset_id),
             row=row,
+            then=then,
             asset_id=strawberry.ID(row.asset_id),
             title=row.title,
             lifecycle=row.lifecycle,
@@ -102,11 +125,84 @@ class Asset(Node):
         """Return the asset's type."""
         return AssetType.of(asset_type(self.row.asset_type))
 
-    @field(description="What it is and reads now.")
+    @field(description="What it is and reads now, or read then.", loads=True)
     async def twin(self, info: OperationInfo) -> Twin:
         """Return the asset's twin."""
-        found = await info.context.twin_by_asset.load(self.row)
+        if self.then is None:
+            found = await info.context.twin_by_asset.load(self.row)
+        else:
+            found = await twin_then(info.context, self.then, self.row.asset_id)
         return Twin.of(found, asset_type(self.row.asset_type))
+
+    @field(description="The location that it stands in; null where it stands in none.")
+    async def location(self, info: OperationInfo) -> Location | None:
+        """Return the location of the asset."""
+        when = await self._when(info.context, PlantProjection.name)
+        path = await path_to(info.context, when, asset_stream(self.row.asset_id))
+        places = [item for item in path if item.kind is ItemKind.LOCATION]
+        if not places:
+            return None
+        return await find_location(info.context, places[-1].item_id, when)
+
+    @field(description="The locations that it stands in, from the top.")
+    async def path(self, info: OperationInfo) -> list[LocationName]:
+        """Return the locations above the asset."""
+        when = await self._when(info.context, PlantProjection.name)
+        stream = asset_stream(self.row.asset_id)
+        return LocationName.all_of(await path_to(info.context, when, stream))
+
+    @field(description="What is installed in it, by slot.")
+    async def components(self, info: OperationInfo) -> list[Component]:
+        """Return the components of the asset."""
+        when = await self._when(info.context, PlantProjection.name)
+        items = await components_in(info.context, when, self.row.asset_id)
+        return [Component.of(item, when) for item in items]
+
+    @field(description="Its work orders, open and closed.")
+    async def work_orders(
+        self,
+        info: OperationInfo,
+        first: First,
+        after: After = None,
+        filter: Annotated[
+            AssetWorkOrderFilter | None, strawberry.argument(description="Which are wanted.")
+        ] = None,
+        order_by: OrderBy = WorkOrderOrder.NEWEST,
+    ) -> Connection[WorkOrder]:
+        """Return a page of the asset's work orders."""
+        return await work_orders_of_asset(
+            info.context,
+            self.row.asset_id,
+            await self._when(info.context, MaintenanceProjection.name),
+            first=first,
+            after=after,
+            filter=filter,
+            by=order_by,
+        )
+
+    @field(description="Its process runs, the latest start first.")
+    async def process_runs(
+        self,
+        info: OperationInfo,
+        first: First,
+        after: After = None,
+        filter: Annotated[
+            AssetProcessRunFilter | None, strawberry.argument(description="Which are wanted.")
+        ] = None,
+    ) -> Connection[ProcessRun]:
+        """Return a page of the asset's runs."""
+        return await runs_of_asset(
+            info.context,
+            self.row.asset_id,
+            await self._when(info.context, ProductionProjection.name),
+            first=first,
+            after=after,
+            filter=filter,
+        )
+
+    async def _when(self, context: OperationContext, *projections: str) -> Asked:
+        """Return as of when it is told, for what `projections` say of it."""
+        return self.then or await asked_now(context, *projections)
 
     @field(
         description="Its readings from `from` to `to`, both included, a column a channel. What "
@@ -140,16 +236,18 @@ class Asset(Node):
         ] = None,
     ) -> list[ReadingColumn]:
         """Return the asset's readings as columns."""
+        valid_at = None if self.then is None else self.then.valid_at
         return await resolve_readings(
             info.context,
             self.row.asset_id,
             asset_type(self.row.asset_type),
             channels=channels,
             start=from_,
-            end=to,
+            end=to if valid_at is None else max(from_, min(to, valid_at)),
             points_max=max_points,
             with_bad=include_bad,
             units=units,
+            known_at=None if self.then is None else self.then.known_at,
         )
 
     @field(description="Its alerts, newest first.")
@@ -171,6 +269,9 @@ class Asset(Node):
             chosen("severities", wanted.severities),
             chosen("states", wanted.states),
         )
+        if self.then is not None:
+            rows = await alerts_then_of(info.context, self.then, page)
+            return alert_connection(info.context, rows, first, after, self.then.position)
         position, rows = await info.context.alerts_by_page.load(page)
         return alert_connection(info.context, rows, first, after, position)
 
@@ -188,6 +289,7 @@ class Asset(Node):
             after=after,
             wanted=reading.EventFilter(streams=(asset_stream(self.row.asset_id),)),
             payloads=payloads_for(info.selected_fields),
+            known_at=None if self.then is None else self.then.known_at,
         )
 
 

@@ -9,6 +9,7 @@ import strawberry
 from strawberry.types.nodes import InlineFragment, Selection
 
 from api.access.rights import Right
+from api.graphql.as_of import AsOfArgument, position_known, refuse_valid_at
 from api.graphql.context import OperationContext, OperationInfo
 from api.graphql.events.types import (
     CURSOR_KIND,
@@ -17,6 +18,7 @@ from api.graphql.events.types import (
     LogState,
     ProjectionState,
     event_cursor,
+    repair_of,
 )
 from api.graphql.fields import field
 from api.graphql.filters import chosen
@@ -32,8 +34,10 @@ from api.graphql.relay import (
 from api.graphql.scalars import Cursor, Position
 from domain.errors import InvalidInput
 from eventlog import reading
+from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
-from eventlog.reading import PayloadOf, read_page
+from eventlog.reading import PAGE_EVENTS_MAX, PayloadOf, read_page
+from projections.projection import Policy
 
 LOOKS_MAX: Final = 50
 """Times that a page goes on looking while a filter lets nothing through."""
@@ -49,7 +53,8 @@ class EventQueries:
         right=Right.READ,
         description="Events in the order of the log, oldest first. A page may hold fewer than "
         "`first` where their payloads are large, and fewer or none where the filter lets few "
-        "through; `pageInfo.hasNextPage` says whether to go on, after `pageInfo.endCursor`.",
+        "through; `pageInfo.hasNextPage` says whether to go on, after `pageInfo.endCursor`. As of "
+        "a position or a time of recording: those recorded by then.",
     )
     async def events(
         self,
@@ -57,14 +62,17 @@ class EventQueries:
         first: First,
         after: After = None,
         filter: Filter = None,
+        as_of: AsOfArgument = None,
     ) -> Connection[Event]:
         """Return a page of the log."""
+        refuse_valid_at(as_of)
         return await resolve_events(
             info.context,
             first=first,
             after=after,
             wanted=event_filter(filter),
             payloads=payloads_for(info.selected_fields),
+            known_at=await position_known(info.context, as_of),
         )
 
     @field(right=Right.READ, description="Where the log and its projections stand.")
@@ -84,6 +92,11 @@ class EventQueries:
                     position=Position(runner.position),
                     lag=Position(max(0, head - runner.position)),
                     failure=runner.failure,
+                    version=runner.projection.version,
+                    active=runner.active,
+                    events_per_s=runner.rate_per_s,
+                    rebuildable=not isinstance(runner.projection, Policy),
+                    repair=repair_of(runner),
                 )
                 for name, runner in services.runners.items()
             ],
@@ -97,8 +110,13 @@ async def resolve_events(
     after: Cursor | None,
     wanted: reading.EventFilter,
     payloads: PayloadOf,
+    known_at: int | None = None,
 ) -> Connection[Event]:
-    """Return the events after the cursor `after`.
+    """Return the events after the cursor `after` that are in sight.
+
+    And recorded by the position `known_at`; None: all.
+
+    Whoever sees a part of the ledger is told of events once it is known where they belong.
 
     Raises
     ------
@@ -106,23 +124,30 @@ async def resolve_events(
         ``page.first``, ``cursor.malformed``, ``cursor.beyond_log``
     """
     check_first(first)
+    sight = await context.sight()
+    events: list[RecordedEvent] = []
     async with context.reads:
         head = await context.ledger.head()
         looked_to = 0 if after is None else position_after(context.ledger, after, head)
-        for _ in range(LOOKS_MAX):
+        head = up_to = head if known_at is None else min(head, known_at)
+        if not sight.is_whole:
+            up_to = min(up_to, context.services.sights.folded_to())
+        for _ in range(LOOKS_MAX if looked_to < up_to else 0):
             page = await read_page(
                 context.ledger,
                 looked_to,
-                up_to=head,
-                limit=first + 1,
+                up_to=up_to,
+                limit=first + 1 if sight.is_whole else PAGE_EVENTS_MAX,
                 wanted=wanted,
                 payloads=payloads,
             )
             looked_to = page.scanned_to
-            if page or looked_to >= head:
+            visible = await sight.visible(event.stream for event in page)
+            events += [event for event in page if event.stream in visible]
+            if len(events) > first or looked_to >= up_to or (events and sight.is_whole):
                 break
     return connection(
-        page,
+        events[: first + 1],
         first=first,
         after=after,
         position=head,

@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import strawberry
 
 from api.access.rights import Right
+from api.access.sight import StreamsInSight
 from api.graphql.context import OperationInfo
 from api.graphql.events.queries import Filter, event_filter, payloads_for, position_after
 from api.graphql.events.types import CURSOR_KIND, Event, EventMessage, event_cursor
@@ -38,7 +39,8 @@ class EventSubscriptions:
         description="Every wanted event after the cursor `after`, once and in order, and then each "
         "as it is recorded. Without `after` it starts with the next event. After a broken "
         "connection resume with the cursor of the last message that was dealt with: nothing is "
-        "lost, and at most what was under way comes again. While the log cannot be read it waits; "
+        "lost, and at most what was under way comes again. Whoever sees a part of the ledger gets "
+        "the events of that part. While the log cannot be read it waits; "
         "after a minute or so it ends with `log.unavailable`, whose `value` is the cursor to "
         "resume from.",
     )
@@ -58,9 +60,13 @@ class EventSubscriptions:
         wanted = event_filter(filter)
         payloads = payloads_for(info.selected_fields)
         head = await tail.ledger.head()
+        after = info.context.resume_after or after
         start = head if after is None else position_after(tail.ledger, after, head)
+        in_sight = StreamsInSight(info.context.services.sights, info.context.identity)
         async with aclosing(follow_or_tell(tail, start, wanted, payloads)) as events:
             async for event in events:
+                if not await in_sight.includes(event.stream, event.position):
+                    continue
                 yield EventMessage(
                     cursor=event_cursor(event),
                     event=Event.of(event),

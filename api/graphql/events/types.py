@@ -14,6 +14,8 @@ from api.graphql.scalars import Cursor, Json, Position
 from domain.frame_statistics import channel_names
 from domain.frames import time_from_ns
 from eventlog.envelope import RecordedEvent
+from projections.projection import Policy
+from projections.runner import ProjectionRunner
 
 EVENT: Final = "Event"
 CURSOR_KIND: Final = "events"
@@ -153,6 +155,21 @@ class ProjectionState:
     failure: str | None = strawberry.field(
         description="Why it stands still; null while it goes on."
     )
+    version: int = strawberry.field(
+        description="Version of its rows: a newer one of the software rebuilds them beside."
+    )
+    active: bool = strawberry.field(
+        description="Whether this process folds it; else another one does, and this one follows."
+    )
+    events_per_s: float = strawberry.field(
+        description="Events of the log a second by which it went on over the last minute."
+    )
+    rebuildable: bool = strawberry.field(
+        description="Whether its rows can be made anew from the log; what a policy did cannot."
+    )
+    repair: str | None = strawberry.field(
+        description="What an operator can do about its failure; null without one."
+    )
 
 
 @strawberry.type(description="The log and what follows it.")
@@ -167,6 +184,23 @@ class LogState:
     end: Cursor = strawberry.field(description="Cursor after the last event.")
     projections: list[ProjectionState] = strawberry.field(
         description="The projections that this server folds."
+    )
+
+
+def repair_of(runner: ProjectionRunner) -> str | None:
+    """Return what an operator can do about the failure of `runner`; None without one."""
+    if runner.failure is None:
+        return None
+    name = runner.projection.name
+    if "projection.superseded" in runner.failure:
+        return (
+            f"upgrade this process; to go back, stop the newer ones and run: heddle rebuild {name}"
+        )
+    if isinstance(runner.projection, Policy):
+        return "it is tried again every 30 s; see the server's log for the event that it stopped at"
+    return (
+        "it is tried again every 30 s; see the server's log for the event that it stopped at, and "
+        f"after an upgrade that mends it run: heddle check {name}, or heddle rebuild {name}"
     )
 
 

@@ -24,8 +24,11 @@ async def resolve_readings(
     points_max: int,
     with_bad: bool,
     units: Sequence[ChannelUnit] | None,
+    known_at: int | None = None,
 ) -> list[ReadingColumn]:
     """Return the readings of `channels`, all of the type's where None, each in its unit.
+
+    `known_at` as in `projections.readings.read_columns`.
 
     Raises
     ------
@@ -52,6 +55,7 @@ async def resolve_readings(
             end_ns=to_ns(end),
             points_max=points_max,
             with_bad=with_bad,
+            known_at=known_at,
         )
     return [
         ReadingColumn.of(column, channel, symbols.get(channel.name))

@@ -7,18 +7,19 @@ from typing import Annotated
 import strawberry
 
 from api.access.rights import Right
+from api.graphql.as_of import AsOf, AsOfArgument
 from api.graphql.context import MinPosition, OperationInfo
 from api.graphql.fields import field
 from api.graphql.scalars import Cursor
+from api.graphql.thread.in_sight import recall_in_sight, trace_in_sight
 from api.graphql.thread.types import (
     GRAPH_FIRST_DEFAULT,
-    ThreadAsOf,
     ThreadGraph,
     ThreadRecall,
 )
 from domain.thread import LinkKind, NodeKind
 from projections.thread import ThreadProjection
-from projections.trace import DEPTH_MAX, NODES_MAX, ROOTS_MAX, recall, trace
+from projections.trace import DEPTH_MAX, NODES_MAX, ROOTS_MAX
 from projections.traced import Direction
 
 Roots = Annotated[
@@ -34,9 +35,6 @@ LinkKinds = Annotated[
         description="Kinds of links to follow. Null: those that carry cause on in the direction, "
         "but not through an asset to all that it ever did or had done to it."
     ),
-]
-AsOfArgument = Annotated[
-    ThreadAsOf | None, strawberry.argument(description="As of when; null: now.")
 ]
 
 
@@ -84,19 +82,18 @@ class ThreadQueries:
     ) -> ThreadGraph:
         """Return a trace."""
         await info.context.wait_for(min_position, ThreadProjection.name)
-        async with info.context.reads:
-            traced = await trace(
-                info.context.ledger,
-                roots,
-                direction=direction,
-                depth=depth,
-                link_kinds=link_kinds,
-                node_kinds=node_kinds,
-                as_of=(as_of or ThreadAsOf()).told(),
-                nodes_max=first,
-                after=after,
-            )
-        return ThreadGraph(traced=traced)
+        traced, hidden = await trace_in_sight(
+            info.context,
+            roots,
+            direction=direction,
+            depth=depth,
+            link_kinds=link_kinds,
+            node_kinds=node_kinds,
+            as_of=(as_of or AsOf()).told(),
+            nodes_max=first,
+            after=after,
+        )
+        return ThreadGraph(traced=traced, out_of_sight=hidden)
 
     @field(
         right=Right.READ,
@@ -112,10 +109,9 @@ class ThreadQueries:
         min_position: MinPosition = None,
     ) -> ThreadRecall:
         """Return a recall."""
-        wanted = (as_of or ThreadAsOf()).told()
+        wanted = (as_of or AsOf()).told()
         await info.context.wait_for(min_position, ThreadProjection.name)
-        async with info.context.reads:
-            recalled = await recall(info.context.ledger, roots, as_of=wanted, link_kinds=link_kinds)
+        recalled = await recall_in_sight(info.context, roots, link_kinds=link_kinds, as_of=wanted)
         return ThreadRecall(
             recalled=recalled, roots=roots, link_kinds=link_kinds, valid_at=wanted.valid_at
         )

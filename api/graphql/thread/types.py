@@ -11,11 +11,12 @@ import strawberry
 from api.graphql.context import OperationInfo
 from api.graphql.fields import field
 from api.graphql.scalars import Column, Cursor, Position, described_enum
+from api.graphql.thread.in_sight import trace_in_sight
 from domain.errors import InvalidInput
 from domain.events import format_time
 from domain.thread import LinkKind, NodeKind, NodeState
 from projections.as_of import AsOf
-from projections.trace import NODES_MAX, trace
+from projections.trace import NODES_MAX
 from projections.traced import CutReason, Direction, Recall, Trace, TraceEdge, TraceNode
 
 OBJECTS_MAX: Final = 2_000
@@ -39,6 +40,7 @@ described_enum(
     {
         "NODES": "It has as many nodes as were asked for.",
         "DEPTH": "What lies deeper was not wanted.",
+        "SIGHT": "Some of it is beyond what you may see: see `outOfSight`.",
     },
     name="TraceCutReason",
 )
@@ -128,30 +130,6 @@ described_enum(
         "CONSUMED": "Used up.",
     },
 )
-
-
-@strawberry.input(
-    description="The thread as it was known and as it was true; what is null: now. Of `position` "
-    "and `recordedAt` only one."
-)
-class ThreadAsOf:
-    """`projections.trace.AsOf`."""
-
-    position: Position | None = strawberry.field(
-        default=None, description="As it was known when the log ended at this position."
-    )
-    recorded_at: datetime | None = strawberry.field(
-        default=None, description="As it was known at this moment."
-    )
-    valid_at: datetime | None = strawberry.field(
-        default=None,
-        description="As it was true at this moment: links that had begun and not ended, and how "
-        "things stood. Null: all that is known, whenever it was true.",
-    )
-
-    def told(self) -> AsOf:
-        """Return what it asks of the thread."""
-        return AsOf(self.position, self.recorded_at, self.valid_at)
 
 
 @strawberry.type(description="A thing in a trace.")
@@ -254,6 +232,9 @@ class ThreadGraph:
     """`projections.trace.Trace`."""
 
     traced: strawberry.Private[Trace]
+    out_of_sight: int = strawberry.field(
+        description="How many things of it were left out, for they are beyond what you may see."
+    )
 
     @field(
         description=f"The things, at most {OBJECTS_MAX}: for more ask for `nodeColumns`, which "
@@ -372,12 +353,20 @@ class ThreadRecall:
         """Return the counts of lots."""
         return [count for count in self.counts() if count.kind is NodeKind.LOT]
 
+    @field(description="How many things are not counted, for they are beyond what you may see.")
+    def out_of_sight(self) -> int:
+        """Return the number of nodes left out."""
+        return self.recalled.out_of_sight
+
     @field(description="How many things were reached, with the roots.")
     def total(self) -> int:
         """Return the number of nodes."""
         return self.recalled.total
 
-    @field(description="`NODES` where more is reached than was counted; null: this is all.")
+    @field(
+        description="`NODES` where more is reached than was counted, `SIGHT` where some of it is "
+        "beyond what you may see; null: this is all."
+    )
     def cut(self) -> CutReason | None:
         """Return whether there is more."""
         return self.recalled.cut
@@ -405,17 +394,16 @@ class ThreadRecall:
         ] = None,
     ) -> ThreadGraph:
         """Return the nodes and links."""
-        async with info.context.reads:
-            traced = await trace(
-                info.context.ledger,
-                self.roots,
-                direction=Direction.FORWARD,
-                link_kinds=self.link_kinds,
-                as_of=AsOf(position=self.recalled.position, valid_at=self.valid_at),
-                nodes_max=first,
-                after=after,
-            )
-        return ThreadGraph(traced=traced)
+        traced, hidden = await trace_in_sight(
+            info.context,
+            self.roots,
+            direction=Direction.FORWARD,
+            link_kinds=self.link_kinds,
+            as_of=AsOf(position=self.recalled.position, valid_at=self.valid_at),
+            nodes_max=first,
+            after=after,
+        )
+        return ThreadGraph(traced=traced, out_of_sight=hidden)
 
 
 def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:

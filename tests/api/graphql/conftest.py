@@ -7,10 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from api.app import projections
+from api.history_recording import record_history
+from api.plant_history import HistoryName
+from projections.projection import Policy
 from tests.api.graphql.server import LEDGER, Server, serving
 from tests.database import new_database
 
 _numbers = itertools.count(2)
+HISTORY_WAIT_S = 120.0
 
 
 @pytest.fixture(scope="session")
@@ -31,4 +36,19 @@ async def server(shared_database_url: str) -> AsyncIterator[Server]:
 async def empty_server(shared_database_url: str) -> AsyncIterator[Server]:
     """A GraphQL server on a ledger that stays empty, shared by all tests that record nothing."""
     async with serving(shared_database_url, ledger=LEDGER) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+async def plant(shared_database_url: str) -> AsyncIterator[Server]:
+    """A GraphQL server on a made-up year of a plant, shared by all tests that record nothing."""
+    folded = [each for each in projections() if not isinstance(each, Policy)]
+    async with serving(shared_database_url, projections=folded, ledger="history") as running:
+        history = await record_history(running.ledger, HistoryName(parts=60, seed=3, months=12))
+        for runner in running.services.runners.values():
+            await runner.wait_for(history.position, HISTORY_WAIT_S)
+        last = await running.ledger.pool.fetchval(
+            "select max(occurred_at) from event where ledger_id = $1", running.ledger.ledger_id
+        )
+        running.clock.now = last
         yield running

@@ -5,16 +5,20 @@ from __future__ import annotations
 import pytest
 from graphql import get_introspection_query
 
-from api.graphql.documents import (
+from api.graphql.limits import (
     ALIASES_MAX,
     DEPTH_MAX,
+    DIRECTIVES_MAX,
     FIELDS_MAX,
-    KEPT_MAX,
     REPEATS_MAX,
+    ROOT_FIELDS_MAX,
+    SPREADS_MAX,
+)
+from api.graphql.preparation import (
+    KEPT_MAX,
     TOKENS_MAX,
     DocumentRefused,
     Documents,
-    operation_of,
 )
 from api.graphql.schema import create_schema
 
@@ -84,21 +88,37 @@ def test_spread_of_a_fragment_within_itself_is_refused(documents: Documents) -> 
 
 def test_fields_are_bounded(documents: Documents) -> None:
     names = "id assetId title lifecycle version registeredAt"
-    spread = " ".join(f"a{n}: asset(assetId: {n}) {{ ...F }}" for n in range(ALIASES_MAX))
-    body = " ".join(f"... on Asset {{ twin {{ asOf position }} {names} }}" for _ in range(3))
+    spread = " ".join(f"a{n}: asset(assetId: {n}) {{ ...F }}" for n in range(ROOT_FIELDS_MAX))
+    body = " ".join(f"... on Asset {{ twin {{ asOf position }} {names} }}" for _ in range(6))
 
     source = f"{{ {spread} }} fragment F on Asset {{ {body} }}"
 
-    assert FIELDS_MAX < ALIASES_MAX * 25
+    assert FIELDS_MAX < ROOT_FIELDS_MAX * 54
     assert refusal_of(documents, source) == "document.fields"
 
 
 def test_aliases_are_bounded(documents: Documents) -> None:
     def aliased(count: int) -> str:
-        return "{ " + " ".join(f"a{n}: log {{ position }}" for n in range(count)) + " }"
+        return "{ log { " + " ".join(f"a{n}: position" for n in range(count)) + " } }"
 
     documents.prepare(aliased(ALIASES_MAX))
     assert refusal_of(documents, aliased(ALIASES_MAX + 1)) == "document.aliases"
+
+
+def test_root_fields_are_bounded(documents: Documents) -> None:
+    def roots(count: int) -> str:
+        return "{ " + " ".join(f"a{n}: log {{ position }}" for n in range(count)) + " }"
+
+    documents.prepare(roots(ROOT_FIELDS_MAX))
+    assert refusal_of(documents, roots(ROOT_FIELDS_MAX + 1)) == "document.roots"
+
+
+def test_fragment_spreads_and_directives_are_bounded(documents: Documents) -> None:
+    spreads = "{ log { position } " + "...F " * (SPREADS_MAX + 1) + "} fragment F on Query { ...F }"
+    directives = "{ log { position " + "@include(if: true) " * (DIRECTIVES_MAX + 1) + "} }"
+
+    assert refusal_of(documents, spreads) == "document.spreads"
+    assert refusal_of(documents, directives) == "document.directives"
 
 
 def test_repeated_fields_are_bounded(documents: Documents) -> None:
@@ -163,15 +183,14 @@ def test_operation_is_the_one_that_is_named(documents: Documents) -> None:
     document = documents.prepare("query A { log { position } } query B { log { ledger } }")
 
     for name in ("A", "B"):
-        found = operation_of(document, name)
-        assert found.name is not None
-        assert found.name.value == name
+        assert document.operation(name).name == name
+        assert document.operation(name) is document.operation(name)
     for missing, code in ((None, "operation.ambiguous"), ("C", "operation.unknown")):
         with pytest.raises(DocumentRefused) as caught:
-            operation_of(document, missing)
+            document.operation(missing)
         assert (caught.value.errors[0].extensions or {})["code"] == code
 
 
 def test_document_of_fragments_alone_has_no_operation(documents: Documents) -> None:
     with pytest.raises(DocumentRefused):
-        operation_of(documents.prepare("fragment F on Query { log { position } }"), None)
+        documents.prepare("fragment F on Query { log { position } }").operation(None)

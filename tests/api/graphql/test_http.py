@@ -15,6 +15,10 @@ pytestmark = pytest.mark.anyio
 
 POSITION = "{ log { position } }"
 JSON = {"Content-Type": "application/json"}
+SLEEPING = (
+    "select count(*) from pg_stat_activity where query like 'select pg_sleep(60)%' "
+    "and state = 'active'"
+)
 
 
 def code_of(answer: Any) -> str:
@@ -240,6 +244,85 @@ async def test_status_of_a_refused_document_follows_what_is_accepted(
     assert response.headers["content-type"] == f"{expected}; charset=utf-8"
 
 
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("application/graphql-response+json;q=0.5, application/json", "application/json"),
+        ("application/graphql-response+json;q=0, */*", "application/json"),
+        ("application/json;q=0, application/*", "application/graphql-response+json"),
+        ("text/html, application/*;q=0.1", "application/json"),
+        ("*/*;q=0.1, application/graphql-response+json", "application/graphql-response+json"),
+        ("Application/JSON ; q=0.3, text/plain", "application/json"),
+        ("text/html", None),
+        ("application/json;q=0", None),
+        ("application/json;q=2", None),
+        ("application/json;charset=latin-1", None),
+        ("application/json;charset=utf-8", "application/json"),
+        (",;,", None),
+    ],
+)
+async def test_media_type_is_the_one_that_is_liked_best(
+    empty_server: Server, accept: str, chosen: str | None
+) -> None:
+    response = await empty_server.http.post(
+        "/graphql", json={"query": POSITION}, headers={"Accept": accept}
+    )
+
+    if chosen is None:
+        assert response.status_code == 406
+        assert code_of(response.json()) == "accept.not_acceptable"
+    else:
+        assert response.status_code == 200
+        assert response.headers["content-type"] == f"{chosen}; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("query", "stable", "draft"),
+    [
+        ("{ log { position }", 400, 400),
+        ("{ colour }", 400, 422),
+        ("query($n: Int!) { assets(first: $n) { position } }", 400, 422),
+        ('{ log { position } asset(assetId: "a b") { id } }', 200, 294),
+        ("{ log { position } }", 200, 200),
+    ],
+)
+async def test_statuses_of_the_newer_draft_are_a_setting(
+    shared_database_url: str, empty_server: Server, query: str, stable: int, draft: int
+) -> None:
+    headers = {"Accept": "application/graphql-response+json"}
+    async with serving(shared_database_url, graphql_draft_statuses=True) as newer:
+        for server, status in ((empty_server, stable), (newer, draft)):
+            response = await server.http.post("/graphql", json={"query": query}, headers=headers)
+            assert response.status_code == status
+
+
+async def test_client_that_goes_away_ends_its_operation(
+    empty_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def wait(ledger: Any, *_: object) -> None:
+        started.set()
+        try:
+            await ledger.pool.fetchval("select pg_sleep(60)")
+        finally:
+            ended.set()
+
+    monkeypatch.setattr("api.graphql.alerts.queries.find_alert", wait)
+    query = '{ alert(alertId: "00000000-0000-0000-0000-000000000001") { alertId } }'
+    asking = asyncio.create_task(empty_server.http.post("/graphql", json={"query": query}))
+    await asyncio.wait_for(started.wait(), 20)
+
+    asking.cancel()
+
+    await asyncio.wait_for(ended.wait(), 20)
+    for _ in range(20):
+        assert await empty_server.ask(POSITION) == {"log": {"position": 0}}
+    async with asyncio.timeout(20):
+        while await empty_server.ledger.pool.fetchval(SLEEPING):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
 async def test_variables_that_do_not_fit_have_no_data(empty_server: Server) -> None:
     document = "query($first: Int!) { assets(first: $first) { position } }"
 
@@ -287,20 +370,22 @@ async def test_unexpected_failure_is_masked_and_logged_once(
 
 
 async def test_execution_is_bounded_in_time(
-    empty_server: Server, monkeypatch: pytest.MonkeyPatch
+    shared_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def wait(*_: object) -> None:
         await asyncio.sleep(60)
 
     monkeypatch.setattr("api.graphql.alerts.queries.find_alert", wait)
-    monkeypatch.setattr("api.graphql.operations.EXECUTION_S_MAX", 0.1)
-
-    response = await empty_server.http.post(
-        "/graphql",
-        json={"query": '{ alert(alertId: "00000000-0000-0000-0000-000000000001") { alertId } }'},
-    )
+    async with serving(shared_database_url, graphql_s_max=0.1) as server:
+        response = await server.http.post(
+            "/graphql",
+            json={
+                "query": '{ alert(alertId: "00000000-0000-0000-0000-000000000001") { alertId } }'
+            },
+        )
 
     assert response.status_code == 503
+    assert response.headers["retry-after"]
     assert code_of(response.json()) == "operation.timeout"
 
 
@@ -323,7 +408,7 @@ async def test_browser_gets_graphiql_with_nothing_from_elsewhere(empty_server: S
 
 async def test_query_of_a_browser_is_answered_and_not_shown(empty_server: Server) -> None:
     response = await empty_server.http.get(
-        "/graphql", params={"query": POSITION}, headers={"Accept": "text/html"}
+        "/graphql", params={"query": POSITION}, headers={"Accept": "text/html,*/*;q=0.8"}
     )
 
     assert response.json() == {"data": {"log": {"position": 0}}}
@@ -338,7 +423,7 @@ async def test_others_do_not_get_graphiql(empty_server: Server) -> None:
 
 async def test_graphiql_can_be_switched_off(shared_database_url: str) -> None:
     async with serving(shared_database_url, graphiql=False) as server:
-        page = await server.http.get("/graphql", headers={"Accept": "text/html"})
+        page = await server.http.get("/graphql", headers={"Accept": "text/html,*/*;q=0.8"})
         script = await server.http.get("/graphiql/boot.js")
 
         assert (page.status_code, script.status_code) == (400, 404)

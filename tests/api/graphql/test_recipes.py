@@ -8,11 +8,14 @@ from typing import Any
 
 import orjson
 import pytest
+from graphql import parse, validate
 
+from api.graphql.schema import create_schema
 from tests.api.graphql.server import Server, frame_of
 
 pytestmark = pytest.mark.anyio
 
+SCHEMA = create_schema().core
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
 
 
@@ -21,20 +24,34 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
-async def test_curl_bodies_are_answered(server: Server) -> None:
-    bodies = re.findall(r"-d '(\{.*?\})'", PAGE, re.DOTALL)
+def first_with(text: str) -> str:
+    """Return the page's first document with `text` in it."""
+    return next(block for block in blocks("graphql") if text in block)
 
-    assert len(bodies) == 2
-    for body in bodies:
-        response = await server.http.post(
-            "/graphql", content=body, headers={"Content-Type": "application/json"}
-        )
-        assert "errors" not in response.json()
+
+def curl_documents() -> list[str]:
+    """Return the documents that the page sends with curl."""
+    bodies = re.findall(r"-d '(\{.*?\})'", PAGE, re.DOTALL)
+    return [orjson.loads(body)["query"] for body in bodies]
+
+
+def test_every_document_of_the_page_fits_the_schema() -> None:
+    documents = blocks("graphql") + curl_documents()
+
+    assert len(documents) > 10
+    for document in documents:
+        assert validate(SCHEMA, parse(document)) == [], document
+
+
+async def test_curl_bodies_are_answered(server: Server) -> None:
+    for document in curl_documents():
+        if not document.lstrip().startswith("subscription"):
+            assert "errors" not in await server.post(document)
 
 
 async def test_setpoint_is_desired_as_the_page_says(server: Server) -> None:
     await server.register("pump-loop-1")
-    (document,) = [block for block in blocks("graphql") if "mutation" in block]
+    document = first_with("desireSetpoint")
     (variables,) = blocks("json")
 
     data = await server.ask(document, **orjson.loads(variables))
@@ -47,7 +64,7 @@ async def test_setpoint_is_desired_as_the_page_says(server: Server) -> None:
 async def test_readings_come_as_the_page_says(server: Server) -> None:
     await server.register("pump-loop-1")
     await server.record(frame_of("pump-loop-1", {"pressure": ("bar", [0.5, 0.6])}))
-    (document,) = [block for block in blocks("graphql") if "readings(" in block]
+    document = first_with("readings(\n")
 
     data = await server.ask(
         document,
@@ -62,7 +79,7 @@ async def test_readings_come_as_the_page_says(server: Server) -> None:
 
 async def test_pages_are_turned_as_the_page_says(server: Server) -> None:
     await server.register("a", commission=True)
-    (document,) = [block for block in blocks("graphql") if "hasNextPage" in block]
+    document = first_with("hasNextPage")
 
     data = await server.ask(document, after=None)
 

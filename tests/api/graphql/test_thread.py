@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 TRACE = """
 query Trace($roots: [String!]!, $direction: TraceDirection!, $depth: Int, $kinds: [LinkKind!],
-    $things: [NodeKind!], $asOf: ThreadAsOf, $first: Int = 500, $after: Cursor) {
+    $things: [NodeKind!], $asOf: AsOf, $first: Int = 500, $after: Cursor) {
   trace(roots: $roots, direction: $direction, depth: $depth, linkKinds: $kinds,
       nodeKinds: $things, asOf: $asOf, first: $first, after: $after) {
     position cut cursor unknownRoots nodeCount linkCount

@@ -1,0 +1,1 @@
+"""Documents: revisions, certificates, instructions, and their files by hash."""

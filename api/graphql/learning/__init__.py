@@ -1,0 +1,1 @@
+"""Learning: models, and what they predict."""

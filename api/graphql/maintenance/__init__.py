@@ -1,0 +1,1 @@
+"""Maintenance: work orders, the board, spare parts."""

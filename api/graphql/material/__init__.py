@@ -1,0 +1,1 @@
+"""Material: lots, and parts by their serial numbers."""

@@ -1,0 +1,63 @@
+"""The WebSockets that are open: counted, and closed with a hint when the server goes down."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+GOING_AWAY: Final = 1001
+RESUME_HINT: Final = "the server goes down; connect again and resume after your last cursor"
+
+
+class OpenSockets:
+    """Every open socket."""
+
+    def __init__(self) -> None:
+        self._open: set[_OpenSocket] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have `app` serve one socket, known here as long as that lasts."""
+        socket = _OpenSocket(send)
+        self._open.add(socket)
+        try:
+            await app(scope, receive, socket.send)
+        finally:
+            self._open.discard(socket)
+
+    async def drain(self, seconds: float) -> None:
+        """Close every socket within `seconds`, one after the other.
+
+        Spread, so that the server that takes over is not met by all of them at once.
+        """
+        waiting = list(self._open)
+        for socket in waiting:
+            await socket.close(GOING_AWAY, RESUME_HINT)
+            await asyncio.sleep(seconds / len(waiting))
+
+
+class _OpenSocket:
+    __slots__ = ("_closed", "_send")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._closed = False
+
+    async def send(self, message: Message) -> None:
+        """Send on behalf of the application, which learns of a closed socket as of a lost one."""
+        if self._closed:
+            raise OSError("the socket was closed as the server goes down")
+        await self._send(message)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the socket, unless that is done already."""
+        if not self._closed:
+            self._closed = True
+            try:
+                await self._send({"type": "websocket.close", "code": code, "reason": reason})
+            except (RuntimeError, OSError):
+                return  # it ended by itself at this moment

@@ -1,0 +1,1 @@
+"""Production: process runs on assets."""

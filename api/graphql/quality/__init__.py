@@ -1,0 +1,1 @@
+"""Quality: inspections, non-conformances, instruments."""

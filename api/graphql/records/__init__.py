@@ -1,0 +1,1 @@
+"""Records: many commands at once, corrections of what was recorded, and signatures."""

@@ -1,0 +1,1 @@
+"""Scenarios: what-ifs, and the set-points proposed from them."""

@@ -35,7 +35,7 @@ class Stored:
 Existing = tuple[NewEvent | Stored, Placed]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Known:
     """What the log holds under the keys of a batch, and what was added since.
 

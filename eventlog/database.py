@@ -300,7 +300,7 @@ async def _connect(
 @contextlib.asynccontextmanager
 async def connected(
     database_url: str, application_name: str = "heddle"
-) -> AsyncIterator[DriverConnection]:
+) -> AsyncIterator[CopyingConnection]:
     """Lend a connection of one's own, dropped afterwards; failing as a `Pool` fails."""
     connection = await _connect(database_url, application_name)
     try:

@@ -38,9 +38,9 @@ STATEMENTS: tuple[str, ...] = (
     comment on function append_begin is 'moves the head of a ledger from exactly there, or raises '
         'LE001; the events, and append_end, follow in the same transaction'
     """,
-    # A plan that was made while a table was small may read all of it for ever. So, whatever statistics
-    # say, events are found by position, for their order is asked for, and heads of streams one by
-    # one by their key; `offset 0` is what the planner does not look beyond.
+    # A plan that was made while a table was small may read all of it for ever. So, whatever
+    # statistics say, events are found by position, for their order is asked for, and heads of
+    # streams one by one by their key; `offset 0` is what the planner does not look beyond.
     """
     create function append_end(
         of_ledger smallint, old_position bigint, new_position bigint, stream_count integer,
@@ -85,7 +85,7 @@ STATEMENTS: tuple[str, ...] = (
                 from (
                     select stream, version from event where ledger_id = of_ledger
                         and position > old_position and position <= new_position
-                            order by position offset 0
+                        order by position offset 0
                 ) events
                 group by stream having min(version) = 1 and max(version) = count(*);
             get diagnostics beginning = row_count;

@@ -15,7 +15,13 @@ from typing import Final
 from domain.errors import Conflict, HeddleError
 from domain.events import format_time
 from eventlog.appends import NO_STREAM, Append, Appended, IdempotencyKey, Placed
-from eventlog.copy_format import copy_row, microseconds
+from eventlog.copy_format import (
+    Column,
+    copy_row,
+    key_columns,
+    microseconds,
+    other_columns,
+)
 from eventlog.envelope import NewEvent, leaf_entry
 from eventlog.merkle import Frontier, leaf_hash
 
@@ -98,6 +104,7 @@ class Batch:
         self._ledger_id = ledger_id
         self._frontier = Frontier(head.position, head.frontier)
         self._rows: list[bytes] = []
+        self._columns: tuple[Column, ...] = ()
         self._recorded_us = microseconds(recorded_at)
         self._recorded_at_text = format_time(recorded_at)
         self.payload_bytes = 0
@@ -122,6 +129,7 @@ class Batch:
             self.outcomes.append(conflict)
             return
         placed = self._place(request.events)
+        self._columns = ()
         self.payload_bytes += request.payload_bytes
         if request.idempotency is not None:
             key, content = request.idempotency.key, request.idempotency.content_sha256
@@ -151,6 +159,15 @@ class Batch:
                 )
             )
         return self._rows
+
+    def columns(self) -> tuple[Column, ...]:
+        """Return all events as the columns of ``store_events``; made once where none is added."""
+        if not self._columns:
+            self._columns = (
+                *key_columns(self.events, self.versions),
+                *other_columns(self.events, self.leaves),
+            )
+        return self._columns
 
     def take_refused(self) -> list[Append]:
         """Return the appends that were refused and leave the others to `settle`."""

@@ -1,4 +1,4 @@
-"""Events as PostgreSQL takes them in: rows of binary COPY.
+"""Events as PostgreSQL takes them in: rows of binary COPY, and columns.
 
 Layout: the manual of PostgreSQL, "COPY", "Binary Format". Times are microseconds since 2000.
 """
@@ -9,7 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from eventlog.envelope import POSTGRES_EPOCH, NewEvent
 
@@ -98,6 +98,62 @@ def microseconds(moment: datetime) -> int:
     """Return `moment` as PostgreSQL's ``timestamptz`` holds it."""
     since: timedelta = moment - POSTGRES_EPOCH
     return since.days * _DAY_US + since.seconds * 1_000_000 + since.microseconds
+
+
+Column = Sequence[Any] | bytes | None
+"""A column of some events: an array, values of one width end to end, or None where all are NULL."""
+
+
+def key_columns(events: Sequence[NewEvent], versions: Sequence[int]) -> tuple[Column, ...]:
+    """Return the columns of `events` as the SQL function ``store_keys`` takes them."""
+    streams = [event.stream for event in events]
+    last = dict(zip(streams, versions, strict=True))
+    ends: tuple[Column, ...] = (None, None, None)
+    if len(last) < len(streams):
+        first = dict(zip(reversed(streams), reversed(versions), strict=True))
+        ends = (list(last), [first[stream] for stream in last], list(last.values()))
+    return (
+        b"".join([event.event_id.bytes for event in events]),
+        streams,
+        versions,
+        *ends,
+        _column([event.source for event in events]),
+        _column([event.sequence for event in events]),
+    )
+
+
+def other_columns(events: Sequence[NewEvent], leaves: Sequence[bytes]) -> tuple[Column, ...]:
+    """Return the columns that the SQL function ``store_events`` takes beyond `key_columns`."""
+    columns: tuple[Column, ...] = (
+        _one_for_all([event.type for event in events]),
+        _one_for_all([event.schema_version for event in events]),
+        [microseconds(event.occurred_at) for event in events],
+        _one_for_all([event.actor for event in events]),
+        [event.payload for event in events],
+        b"".join([event.payload_sha256 for event in events]),
+        b"".join(leaves),
+        _column([event.correlation_id for event in events]),
+        _column([event.causation_id for event in events]),
+        _column([event.traceparent for event in events]),
+    )
+    windows = [event.window for event in events]
+    if _column(windows) is None:
+        return (*columns, None, None, None, None)
+    return (
+        *columns,
+        [None if w is None else w.start_ns for w in windows],
+        [None if w is None else w.end_ns for w in windows],
+        [None if w is None else w.reading_count for w in windows],
+        [None if w is None else w.statistics for w in windows],
+    )
+
+
+def _one_for_all(values: list[Any]) -> Column:
+    return values[:1] if values.count(values[0]) == len(values) else values
+
+
+def _column(values: list[Any]) -> Column:
+    return None if values.count(None) == len(values) else values
 
 
 def _others(event: NewEvent) -> bytes:

@@ -28,17 +28,28 @@ from typing import Final
 import asyncpg
 
 from domain.errors import InvalidInput, Unavailable
-from eventlog.append_script import APPEND_ONE, HEAD_MOVED, LOCK_LEDGER, append_script, one_event
 from eventlog.appends import NO_STREAM, Append
 from eventlog.batch import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Head, Known
-from eventlog.copy_format import copy_block, copy_stream
+from eventlog.copy_format import COPY_EVENTS, copy_block, copy_stream, key_columns
 from eventlog.database import CONNECTION_LOST, CopyingConnection, Pool, telling_loss
 from eventlog.lookup import read_head, read_known, read_versions
+from eventlog.store_statements import (
+    INSERT_KEYS,
+    LOCK_LEDGER,
+    STORE_EVENTS,
+    STORE_KEYS,
+    STORE_ONE,
+    heads,
+    one_event,
+)
 
 logger = logging.getLogger("heddle.eventlog")
 
 WAITING_APPENDS_MAX: Final = 8_000
 WAITING_BYTES_MAX: Final = 128 * 1024 * 1024
+SINGLE_STATEMENT_EVENTS_MAX: Final = 96
+"""So many events go with everything else in one statement; COPY pays beyond."""
+
 COPY_BLOCK_BYTES_MAX: Final = 1024 * 1024
 """A batch with larger payloads is sent block by block, as the connection takes them."""
 
@@ -67,13 +78,12 @@ SESSION: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "default_transaction_isolation": "read committed",
-    "standard_conforming_strings": "on",
 }
 """Of the writer's connection. A plan is made once (anew for each batch it costs 0.1 ms), and goes
 by indexes: one that was made while a table was small would read all of it for ever. A batch that
 has queued behind another sees what that one has committed."""
 
-CAREFUL_BATCHES: Final = 32
+CAREFUL_BATCHES: Final = 16
 """After a lost race so many batches are built under the lock: the other writer is still busy."""
 
 
@@ -225,8 +235,9 @@ class Writer:
             left -= 1
             if len(batch.events) - yielded >= EVENTS_AT_ONCE:
                 yielded = len(batch.events)
-                batch.rows()
+                _encode(batch)
                 await asyncio.sleep(0)
+        _encode(batch)  # while the database is busy with those before
         self._room.set()
         if waiting:
             self._work.set()
@@ -438,38 +449,50 @@ class Writer:
     async def _store_fenced(self, batch: Batch, after: Head) -> bool:
         """Store `batch` if the ledger still ends where it begins; return whether it did."""
         async with self._connected() as connection:
-            is_stored = await self._store(connection, batch, after)
-        if is_stored:
-            self._note_partitions(after)
-        return is_stored
+            if self._is_small(batch, after):
+                return await self._store(connection, batch, after)
+            await connection.execute("begin")
+            if not await self._store(connection, batch, after, then="; commit"):
+                await connection.execute("rollback")
+                return False
+        self._note_partitions(after)
+        return True
 
-    async def _store(self, connection: CopyingConnection, batch: Batch, after: Head) -> bool:
+    def _is_small(self, batch: Batch, after: Head) -> bool:
+        """Whether `batch` is stored by one statement."""
+        return len(batch.events) <= SINGLE_STATEMENT_EVENTS_MAX and not (
+            batch.new_keys or self._lacks_partition(after)
+        )
+
+    async def _store(
+        self, connection: CopyingConnection, batch: Batch, after: Head, then: str = ""
+    ) -> bool:
         """Write all of `batch`; False: the ledger does not end any more where the batch begins.
 
-        One transaction, the caller's where one is open.
+        Inside the caller's transaction, unless it is small; `then` follows its last statement.
         """
-        lacks_partition = self._lacks_partition(after)
-        if len(batch.events) == 1 and not batch.new_keys and not lacks_partition:
-            stored: bool = await connection.fetchval(
-                APPEND_ONE, *one_event(self._ledger_id, batch, after)
-            )
+        ledger_id = self._ledger_id
+        if self._is_small(batch, after) and len(batch.events) == 1:
+            stored: bool = await connection.fetchval(STORE_ONE, *one_event(ledger_id, batch, after))
             return stored
-        script = append_script(
-            self._ledger_id,
-            batch,
-            after,
-            partitioned_to=after.position + PARTITION_MARGIN if lacks_partition else None,
-        )
+        ends = heads(ledger_id, self._ledger, batch, after)
+        if self._is_small(batch, after):
+            return bool(await connection.fetchval(STORE_EVENTS, *ends, *batch.columns()))
+        keys = key_columns(batch.events, batch.versions)
+        if not await connection.fetchval(STORE_KEYS, *ends, *keys):
+            return False
+        if self._lacks_partition(after):
+            await connection.execute(
+                "select ensure_event_partitions($1)", after.position + PARTITION_MARGIN
+            )
+        if batch.new_keys:
+            columns = ([entry[n] for entry in batch.new_keys] for n in range(4))
+            await connection.execute(INSERT_KEYS, ledger_id, *columns)
         rows = batch.rows()
         is_large = batch.payload_bytes > COPY_BLOCK_BYTES_MAX
-        try:
-            await connection.run_with_copy(
-                script, copy_stream(rows) if is_large else copy_block(rows)
-            )
-        except asyncpg.PostgresError as error:
-            if error.sqlstate == HEAD_MOVED:
-                return False
-            raise
+        await connection.run_with_copy(
+            COPY_EVENTS + then, copy_stream(rows) if is_large else copy_block(rows)
+        )
         return True
 
     def _note_partitions(self, after: Head) -> None:
@@ -482,6 +505,12 @@ class Writer:
 
     def _stopped(self) -> Unavailable:
         return Unavailable("ledger.unavailable", f"ledger {self._ledger!r} has stopped")
+
+
+def _encode(batch: Batch) -> None:
+    """Encode `batch` for the way in which it will probably be stored."""
+    if len(batch.events) > SINGLE_STATEMENT_EVENTS_MAX:
+        batch.rows()
 
 
 def _is_meant() -> bool:

@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.errors import Conflict, HeddleError, InvalidInput, Unavailable
-from eventlog.append_script import LOCK_LEDGER
 from eventlog.batch import Batch, Head, Known
 from eventlog.copy_format import EVENT_COLUMNS, copy_stream
 from eventlog.database import Connection, Pool, create_pool
@@ -24,7 +23,8 @@ from eventlog.envelope import NewEvent
 from eventlog.ledger import Appended, IdempotencyKey, Ledger
 from eventlog.merkle import EMPTY_ROOT
 from eventlog.reading import read_page
-from eventlog.writer import Writer
+from eventlog.store_statements import LOCK_LEDGER
+from eventlog.writer import SINGLE_STATEMENT_EVENTS_MAX, Writer
 from tests.eventlog.log_soundness import assert_log_is_sound
 from tests.eventlog.new_events import OCCURRED_AT, fact, frame_event, frame_of, opened
 
@@ -476,7 +476,7 @@ async def test_an_append_reads_no_more_of_the_log_the_more_there_is(
 # --- as the database takes it -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("others", [0, 2_000 - 6])
+@pytest.mark.parametrize("others", [0, SINGLE_STATEMENT_EVENTS_MAX])
 async def test_every_time_is_stored_to_the_microsecond(ledger: Ledger, others: int) -> None:
     moments = [
         datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=UTC),

@@ -492,13 +492,38 @@ async def test_every_time_is_stored_to_the_microsecond(ledger: Ledger, others: i
     assert [event.occurred_at for event in stored] == moments
 
 
-async def test_rows_in_copy_format_hold_what_the_event_says(database_url: str) -> None:
-    events = [
+@pytest.mark.parametrize("way", ["one by one", "one statement", "copy"])
+async def test_rows_hold_what_the_event_says_whichever_way_they_are_stored(
+    ledger: Ledger, pool: Pool, way: str
+) -> None:
+    events = _diverse_events()
+    if way == "one by one":
+        placed = [(await ledger.append([event])).placed[0] for event in events]
+    else:
+        others = SINGLE_STATEMENT_EVENTS_MAX if way == "copy" else 0
+        appended = await ledger.append([*events, *(fact(f"other-{n}") for n in range(others))])
+        placed = list(appended.placed[: len(events)])
+    rows = await pool.fetch(
+        "select * from event where position <= $1 order by position", len(events)
+    )
+    for event, place, row in zip(events, placed, rows, strict=True):
+        assert_row(row, event)
+        assert (row["position"], row["version"], row["recorded_at"]) == place
+    source = await pool.fetch("select position, source, sequence from source_sequence order by 1")
+    assert [tuple(row) for row in source] == [(2, "user:ü", 9), (3, "agent:agent-1", 4)]
+
+
+def _diverse_events() -> list[NewEvent]:
+    return [
         fact("plain"),
         fact("full", correlation_id=fact(1).event_id, causation_id=fact(2).event_id,
              traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01", source="user:ü", sequence=9),
         frame_event(frame_of(4)),
     ]  # fmt: skip
+
+
+async def test_rows_in_copy_format_hold_what_the_event_says(database_url: str) -> None:
+    events = _diverse_events()
     batch = Batch("plant-1", 3, Head(0, OCCURRED_AT, b"", EMPTY_ROOT), OCCURRED_AT, Known())
     placed = batch._place(events)
     connections = await create_pool(database_url)

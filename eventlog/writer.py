@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -30,29 +30,14 @@ import asyncpg
 from domain.errors import InvalidInput, Unavailable
 from eventlog.appends import NO_STREAM, Append
 from eventlog.batch import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Head, Known
-from eventlog.copy_format import COPY_EVENTS, copy_block, copy_stream, key_columns
-from eventlog.database import CONNECTION_LOST, CopyingConnection, Pool, telling_loss
+from eventlog.batch_storage import LOCK_LEDGER, BatchStorage, encode
+from eventlog.database import CONNECTION_LOST, Pool
 from eventlog.lookup import read_head, read_known, read_versions
-from eventlog.store_statements import (
-    INSERT_KEYS,
-    LOCK_LEDGER,
-    STORE_EVENTS,
-    STORE_KEYS,
-    STORE_ONE,
-    heads,
-    one_event,
-)
 
 logger = logging.getLogger("heddle.eventlog")
 
 WAITING_APPENDS_MAX: Final = 8_000
 WAITING_BYTES_MAX: Final = 128 * 1024 * 1024
-SINGLE_STATEMENT_EVENTS_MAX: Final = 96
-"""So many events go with everything else in one statement; COPY pays beyond."""
-
-COPY_BLOCK_BYTES_MAX: Final = 1024 * 1024
-"""A batch with larger payloads is sent block by block, as the connection takes them."""
-
 UNDER_WAY_MAX: Final = 2
 """Batches that the database has and has not answered: when it has committed one it goes on with the
 next, and does not wait until this process has heard of the first and had its turn."""
@@ -70,19 +55,7 @@ EVENTS_AT_ONCE: Final = 32
 
 RETRIES_MAX: Final = 6
 RETRY_DELAY_S: Final = 0.1
-PARTITION_MARGIN: Final = 500_000
 STREAMS_KNOWN_MAX: Final = 200_000
-SESSION: Final = {
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "default_transaction_isolation": "read committed",
-}
-"""Of the writer's connection. A plan is made once (anew for each batch it costs 0.1 ms), and goes
-by indexes: one that was made while a table was small would read all of it for ever. A batch that
-has queued behind another sees what that one has committed."""
-
 CAREFUL_BATCHES: Final = 16
 """After a lost race so many batches are built under the lock: the other writer is still busy."""
 
@@ -109,8 +82,7 @@ class Writer:
         self._commits: list[asyncio.Task[bool]] = []
         self._failed: list[Batch] = []
         self._careful_batches = 0
-        self._partitioned_to = 0
-        self._connections: list[CopyingConnection] = []
+        self._storage = BatchStorage(pool, ledger, ledger_id)
         self._task = asyncio.create_task(self._write(), name=f"ledger-writer:{ledger}")
 
     async def wait_for_room(self) -> None:
@@ -150,8 +122,7 @@ class Writer:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        for connection in self._connections:
-            connection.terminate()
+        self._storage.terminate()
 
     # --- ahead ----------------------------------------------------------------------------
 
@@ -235,9 +206,9 @@ class Writer:
             left -= 1
             if len(batch.events) - yielded >= EVENTS_AT_ONCE:
                 yielded = len(batch.events)
-                _encode(batch)
+                encode(batch)
                 await asyncio.sleep(0)
-        _encode(batch)  # while the database is busy with those before
+        encode(batch)  # while the database is busy with those before
         self._room.set()
         if waiting:
             self._work.set()
@@ -349,6 +320,9 @@ class Writer:
         self._waiting_bytes -= request.payload_bytes
         self._waiting_events -= len(request.events)
 
+    async def _store_fenced(self, batch: Batch, after: Head) -> bool:
+        return await self._storage.store_fenced(batch, after)
+
     # --- under the lock -------------------------------------------------------------------
 
     async def _write_carefully(self) -> None:
@@ -410,7 +384,8 @@ class Writer:
         await self._commit_locked(requests[middle:])
 
     async def _transact(self, requests: Sequence[Append]) -> Batch:
-        async with self._connected() as connection, connection.transaction():
+        storage = self._storage
+        async with storage.connected() as connection, connection.transaction():
             await connection.execute(LOCK_LEDGER, self._ledger_id)
             head = await read_head(connection, self._ledger_id, lock=True)
             known = await read_known(connection, self._ledger_id, requests)
@@ -420,97 +395,13 @@ class Writer:
                 batch.add(request)
             after = batch.sealed()
             if batch.events:
-                is_stored = await self._store(connection, batch, after)
+                is_stored = await storage.store(connection, batch, after)
                 assert is_stored, "the head is locked"
-        if batch.events:
-            self._note_partitions(after)
+        storage.note_committed(batch, after)
         return batch
-
-    # --- the database ---------------------------------------------------------------------
-
-    @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[CopyingConnection]:
-        """Yield a connection of the writer's own, which is ended when something went wrong.
-
-        In what state an error has left it is not worth knowing; the next batch gets a new one.
-        """
-        if self._connections:
-            connection = self._connections.pop()
-        else:
-            connection = await self.pool.connect_apart(SESSION)
-        try:
-            with telling_loss(connection):
-                yield connection
-        except BaseException:
-            connection.terminate()
-            raise
-        self._connections.append(connection)
-
-    async def _store_fenced(self, batch: Batch, after: Head) -> bool:
-        """Store `batch` if the ledger still ends where it begins; return whether it did."""
-        async with self._connected() as connection:
-            if self._is_small(batch, after):
-                return await self._store(connection, batch, after)
-            await connection.execute("begin")
-            if not await self._store(connection, batch, after, then="; commit"):
-                await connection.execute("rollback")
-                return False
-        self._note_partitions(after)
-        return True
-
-    def _is_small(self, batch: Batch, after: Head) -> bool:
-        """Whether `batch` is stored by one statement."""
-        return len(batch.events) <= SINGLE_STATEMENT_EVENTS_MAX and not (
-            batch.new_keys or self._lacks_partition(after)
-        )
-
-    async def _store(
-        self, connection: CopyingConnection, batch: Batch, after: Head, then: str = ""
-    ) -> bool:
-        """Write all of `batch`; False: the ledger does not end any more where the batch begins.
-
-        Inside the caller's transaction, unless it is small; `then` follows its last statement.
-        """
-        ledger_id = self._ledger_id
-        if self._is_small(batch, after) and len(batch.events) == 1:
-            stored: bool = await connection.fetchval(STORE_ONE, *one_event(ledger_id, batch, after))
-            return stored
-        ends = heads(ledger_id, self._ledger, batch, after)
-        if self._is_small(batch, after):
-            return bool(await connection.fetchval(STORE_EVENTS, *ends, *batch.columns()))
-        keys = key_columns(batch.events, batch.versions)
-        if not await connection.fetchval(STORE_KEYS, *ends, *keys):
-            return False
-        if self._lacks_partition(after):
-            await connection.execute(
-                "select ensure_event_partitions($1)", after.position + PARTITION_MARGIN
-            )
-        if batch.new_keys:
-            columns = ([entry[n] for entry in batch.new_keys] for n in range(4))
-            await connection.execute(INSERT_KEYS, ledger_id, *columns)
-        rows = batch.rows()
-        is_large = batch.payload_bytes > COPY_BLOCK_BYTES_MAX
-        await connection.run_with_copy(
-            COPY_EVENTS + then, copy_stream(rows) if is_large else copy_block(rows)
-        )
-        return True
-
-    def _note_partitions(self, after: Head) -> None:
-        """Remember what a batch has made that ends at `after`, now that it is committed."""
-        if self._lacks_partition(after):
-            self._partitioned_to = after.position + PARTITION_MARGIN
-
-    def _lacks_partition(self, after: Head) -> bool:
-        return after.position > self._partitioned_to
 
     def _stopped(self) -> Unavailable:
         return Unavailable("ledger.unavailable", f"ledger {self._ledger!r} has stopped")
-
-
-def _encode(batch: Batch) -> None:
-    """Encode `batch` for the way in which it will probably be stored."""
-    if len(batch.events) > SINGLE_STATEMENT_EVENTS_MAX:
-        batch.rows()
 
 
 def _is_meant() -> bool:

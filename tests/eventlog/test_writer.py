@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from domain.errors import Conflict, HeddleError, InvalidInput, Unavailable
 from eventlog.batch import Batch, Head, Known
+from eventlog.batch_storage import LOCK_LEDGER, SINGLE_STATEMENT_EVENTS_MAX
 from eventlog.copy_format import EVENT_COLUMNS, copy_stream
 from eventlog.database import Connection, Pool, create_pool
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Appended, IdempotencyKey, Ledger
 from eventlog.merkle import EMPTY_ROOT
 from eventlog.reading import read_page
-from eventlog.store_statements import LOCK_LEDGER
-from eventlog.writer import SINGLE_STATEMENT_EVENTS_MAX, Writer
+from eventlog.writer import Writer
 from tests.eventlog.log_soundness import assert_log_is_sound
 from tests.eventlog.new_events import OCCURRED_AT, fact, frame_event, frame_of, opened
 

@@ -156,7 +156,7 @@ class _Pool:
         if self.headers:
             factors = np.concatenate([header.factors for header in self.headers])
             offsets = np.concatenate([header.offsets for header in self.headers])
-            self.shared = SharedRows(self.matrix, factors, offsets, exponents)
+            self.shared = SharedRows(self.matrix, factors, offsets, (exponents, integers))
 
 
 @dataclass(slots=True)

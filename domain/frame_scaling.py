@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from domain.column_choice import Above, narrowed
 from domain.frame_layout import DECIMALS_MAX, POWERS
+from domain.frame_rows import Scaled, SharedRows
 from domain.frames import Column, FloatArray, IntArray
 from domain.integer_columns import SPREAD_MAX
 
@@ -17,36 +19,62 @@ _SAMPLE: Final = 4
 BoolArray = npt.NDArray[np.bool_]
 
 
-def exact_integers(matrix: Column) -> tuple[BoolArray, IntArray, IntArray]:
-    """Return what integers each row of `matrix` is made of, as few decimals as possible.
+def scaled_rows(rows: SharedRows) -> Scaled:
+    """Return what integers `rows` are made of; remembered until `SharedRows.forget_integers`."""
+    if rows.scaled is None:
+        rows.scaled = (
+            exact_integers(rows.values) if rows.decoded is None else _decoded(*rows.decoded)
+        )
+    return rows.scaled
+
+
+def _decoded(decimals: IntArray, integers: IntArray) -> Scaled:
+    # Proved by having been decoded; yet what was sent may lie as far apart as it likes.
+    low, high = integers.min(axis=1), integers.max(axis=1)
+    exact = high.astype(np.float64) - low < SPREAD_MAX
+    above = integers - low[:, None]
+    return Scaled(exact, decimals, low, narrowed(above, above.max(axis=1)))
+
+
+def exact_integers(matrix: Column) -> Scaled:
+    """Return what integers each row of `matrix` is made of.
 
     Parameters
     ----------
     matrix : finite values of one numeric type, shape (n_rows, n)
-
-    Returns
-    -------
-    For each row whether ``integers / 10**decimals`` equals it bit by bit, with integers that lie
-    within `SPREAD_MAX` of each other; its decimals; and its integers, shape as `matrix`.
     """
     if matrix.dtype.kind == "f":
         return _scaled_floats(matrix)
-    low, high = matrix.min(axis=1).astype(np.float64), matrix.max(axis=1).astype(np.float64)
-    exact = (high - low < SPREAD_MAX) & (high < 2.0**63)
-    return exact, np.zeros(len(matrix), np.int64), matrix.astype(np.int64)
+    low, high = matrix.min(axis=1), matrix.max(axis=1)
+    exact = (high.astype(np.float64) - low.astype(np.float64) < SPREAD_MAX) & (
+        high.astype(np.float64) < 2.0**63
+    )
+    lowest = low.astype(np.int64)
+    above = matrix.astype(np.int64) - lowest[:, None]
+    above[~exact] = 0
+    return Scaled(exact, np.zeros(len(matrix), np.int64), lowest, _narrowed(above))
 
 
-def _scaled_floats(matrix: Column) -> tuple[BoolArray, IntArray, IntArray]:
+def _narrowed(above: Above) -> Above:
+    return narrowed(above, above.max(axis=1))
+
+
+def _scaled_floats(matrix: Column) -> Scaled:
     count = matrix.shape[1]
     known = _decimals(matrix[:, :: max(1, count // _SAMPLE)])
-    exact, integers = _scaled(matrix, known)
+    exact, scaled = _scaled(matrix, known)
     # A sample may miss the longest value; then a decimal more is tried until all are held.
     unsure = np.flatnonzero(~exact & (known < DECIMALS_MAX))
     while len(unsure):
         known[unsure] += 1
-        exact[unsure], integers[unsure] = _scaled(matrix[unsure], known[unsure])
+        exact[unsure], scaled[unsure] = _scaled(matrix[unsure], known[unsure])
         unsure = unsure[~exact[unsure] & (known[unsure] < DECIMALS_MAX)]
-    return exact, known, integers
+    scaled[~exact] = 0
+    low = scaled.min(axis=1)
+    scaled -= low[:, None]
+    narrow = scaled.max(initial=0) < 2**31
+    above = narrowed(scaled.astype(np.int32 if narrow else np.int64), scaled.max(axis=1))
+    return Scaled(exact, known, low.astype(np.int64), above)
 
 
 def _decimals(sample: Column) -> IntArray:
@@ -60,32 +88,17 @@ def _decimals(sample: Column) -> IntArray:
     return np.where(enough.any(axis=1), enough.argmax(axis=1), DECIMALS_MAX)
 
 
-def _scaled(matrix: Column, decimals: IntArray) -> tuple[BoolArray, IntArray]:
+def _scaled(matrix: Column, decimals: IntArray) -> tuple[BoolArray, FloatArray]:
     """Return for each row whether that many decimals hold it bit by bit, and its integers."""
     power = _POWERS[decimals][:, None]
     wide: FloatArray = matrix.astype(np.float64, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = wide * power
         np.rint(scaled, out=scaled)
+        # An integer knows no negative zero.
+        scaled += 0.0
         small = (scaled.max(axis=1) < SPREAD_MAX / 2) & (scaled.min(axis=1) > -SPREAD_MAX / 2)
-        integers = scaled.astype(np.int64)
-        restored = (integers / power).astype(matrix.dtype, copy=False)
-    bits = f"<i{matrix.dtype.itemsize}"
-    same = (restored.view(bits) == np.ascontiguousarray(matrix).view(bits)).all(axis=1)
-    return same & small, integers
-
-
-def coded_integers(matrix: Column, decimals: IntArray) -> tuple[BoolArray, IntArray]:
-    """Return the integers of rows that are known to be made of such, without proving it again.
-
-    False stands for a row whose integers are too large to be found by rounding.
-    """
-    if matrix.dtype.kind != "f":
-        integers = matrix.astype(np.int64)
-        return np.abs(integers).max(axis=1) < SPREAD_MAX / 8, integers
-    scaled = matrix.astype(np.float64)
-    scaled *= _POWERS[decimals][:, None]
-    np.rint(scaled, out=scaled)
-    small = (scaled.max(axis=1) < SPREAD_MAX / 8) & (scaled.min(axis=1) > -SPREAD_MAX / 8)
-    with np.errstate(invalid="ignore"):
-        return small, scaled.astype(np.int64)
+        restored = (scaled / power).astype(matrix.dtype, copy=False)
+    bits: npt.DTypeLike = f"<i{matrix.dtype.itemsize}"
+    same: Any = (restored.view(bits) == np.ascontiguousarray(matrix).view(bits)).all(axis=1)
+    return same & small, scaled

@@ -15,13 +15,13 @@ from functools import cached_property
 import numpy as np
 
 from domain.frame_header import ChannelHeader
+from domain.frame_rows import Scaled, SharedRows
+from domain.frame_scaling import exact_integers, scaled_rows
 from domain.frames import (
     ByteArray,
-    Column,
     FloatArray,
     Frame,
     IntArray,
-    SharedRows,
     canonical_head,
     good_mask,
 )
@@ -37,15 +37,25 @@ class FrameStack:
     places : where they were among the frames given
     clock : the index of the clock
     indexes : the channels' places in the headers
-    si : float64, shape (n_frames, n_channels, n), SI, not to be written to; NaN where a reading
-        is MISSING and the channel has floats
     """
 
     frames: tuple[Frame, ...]
     places: tuple[int, ...]
     clock: int
     indexes: tuple[int, ...]
-    si: FloatArray
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, channels and readings of each."""
+        return len(self.frames), len(self.indexes), len(self.frames[0].clocks[self.clock])
+
+    @cached_property
+    def si(self) -> FloatArray:
+        """The values: float64, shape (n_frames, n_channels, n), SI, not to be written to.
+
+        NaN where a reading is MISSING and the channel has floats.
+        """
+        return _stacked_si(self.frames, self.clock, self.indexes)
 
     @property
     def channels(self) -> tuple[ChannelHeader, ...]:
@@ -61,7 +71,9 @@ class FrameStack:
     @cached_property
     def all_good(self) -> bool:
         """Whether every reading is GOOD."""
-        good = good_mask(self.si.shape[2])
+        if all(frame.all_good for frame in self.frames):
+            return True
+        good = good_mask(self.shape[2])
         masks = (frame.qualities[index] for frame in self.frames for index in self.indexes)
         return all(mask is good for mask in masks) or not self.quality.any()
 
@@ -69,7 +81,7 @@ class FrameStack:
     def quality(self) -> ByteArray:
         """The qualities: uint8, shape (n_frames, n_channels, n), `domain.frames.Quality`."""
         masks = [frame.qualities[index] for frame in self.frames for index in self.indexes]
-        return np.concatenate(masks).reshape(self.si.shape)
+        return np.concatenate(masks).reshape(self.shape)
 
     @cached_property
     def good_si(self) -> FloatArray:
@@ -90,8 +102,7 @@ def stacked(frames: Sequence[Frame]) -> list[FrameStack]:
         for clock, channels in enumerate(header.clock_channels):
             indexes = tuple(n for n in channels if not header.channels[n].is_text)
             if indexes:
-                si = _stacked_si(members, clock, indexes)
-                stacks.append(FrameStack(members, tuple(places), clock, indexes, si))
+                stacks.append(FrameStack(members, tuple(places), clock, indexes))
     return stacks
 
 
@@ -124,18 +135,20 @@ def shared_rows(frames: Sequence[Frame]) -> tuple[SharedRows, int] | None:
     return begin
 
 
-def stacked_values(stack: FrameStack) -> Column | None:
-    """Return the values of `stack` as delivered, shape as `si`; None where types differ."""
+def stacked_integers(stack: FrameStack) -> Scaled | None:
+    """Return what integers the values of `stack`, all of them GOOD, are made of: frame by frame,
+    and in each channel by channel. None where their types differ.
+    """
     rows = shared_rows(stack.frames)
     if rows is not None:
         shared, first = rows
-        return shared.values[first : first + stack.si.shape[0] * stack.si.shape[1]].reshape(
-            stack.si.shape
+        return scaled_rows(shared).rows(
+            slice(first, first + len(stack.frames) * len(stack.indexes))
         )
     if len({channel.value_type for channel in stack.channels}) > 1:
         return None
     columns = [frame.values[index] for frame in stack.frames for index in stack.indexes]
-    return np.concatenate(columns).reshape(stack.si.shape)
+    return exact_integers(np.concatenate(columns).reshape(len(columns), -1))
 
 
 def hash_frames(frames: Sequence[Frame]) -> None:

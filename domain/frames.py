@@ -31,6 +31,7 @@ from domain.frame_header import (
     header_bytes,
     parse_header,
 )
+from domain.frame_rows import SharedRows, in_si
 
 __all__ = [
     "CHANNELS_MAX",
@@ -52,6 +53,7 @@ __all__ = [
     "Quality",
     "SharedRows",
     "build_frame",
+    "build_frames",
     "canonical_bytes",
     "check_header",
     "good_mask",
@@ -90,40 +92,6 @@ class Quality(IntEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class SharedRows:
-    """Values of many frames that were decoded together, as one matrix.
-
-    Parameters
-    ----------
-    values : shape (n_rows, n), of one numeric type; a frame's channels lie in adjacent rows
-    factors, offsets : float64, shape (n_rows,), each row's map to SI
-    decimals : int64, shape (n_rows,), by which every value is an integer
-    """
-
-    values: Column
-    factors: FloatArray
-    offsets: FloatArray
-    decimals: IntArray
-
-    @cached_property
-    def si(self) -> FloatArray:
-        """The values in SI: float64, shape (n_rows, n), not to be written to."""
-        si = _in_si(self.values, self.factors, self.offsets)
-        si.flags.writeable = False
-        return si
-
-
-def _in_si(values: Column, factors: FloatArray, offsets: FloatArray) -> FloatArray:
-    # Widened first: a float32 times a Python float would stay a float32. What no SI number can
-    # hold becomes infinite, and so out of every range.
-    with np.errstate(over="ignore", invalid="ignore"):
-        si: FloatArray = values.astype(np.float64)
-        si *= factors[:, None]
-        si += offsets[:, None]
-    return si
-
-
-@dataclass(frozen=True, eq=False)
 class Frame:
     """Readings of one asset over one window.
 
@@ -133,7 +101,8 @@ class Frame:
     clocks : for each clock, int64 nanoseconds since 1970-01-01 UTC, strictly increasing
     values : for each channel, the values as delivered, as long as its clock; texts as objects
     qualities : for each channel, a `Quality` per value (uint8)
-    rows : where the frame was decoded together with others, their values and its first row
+    rows : where the frame was built or decoded together with others, their values and its first
+        row
     """
 
     header: FrameHeader
@@ -161,9 +130,10 @@ class Frame:
     @cached_property
     def all_good(self) -> bool:
         """Whether every reading is GOOD."""
-        return not any(
-            quality is not good_mask(len(quality)) and quality.any() for quality in self.qualities
-        )
+        masks = self.qualities
+        if all(mask is masks[0] for mask in masks):  # as `good_mask` is, by all
+            return masks[0] is good_mask(len(masks[0])) or not masks[0].any()
+        return not any(mask is not good_mask(len(mask)) and mask.any() for mask in masks)
 
     def channel_times_ns(self, index: int) -> IntArray:
         """Return the clock of channel `index`: int64 ns, shape (n,)."""
@@ -187,7 +157,7 @@ class Frame:
             row: FloatArray = shared.si[first + index]
             return row
         factor, offset = np.array([channel.factor]), np.array([channel.offset])
-        alone: FloatArray = _in_si(self.values[index][None], factor, offset)[0]
+        alone: FloatArray = in_si(self.values[index][None], factor, offset)[0]
         return alone
 
     @cached_property
@@ -227,7 +197,7 @@ class Frame:
         for row, index in enumerate(indexes):
             si[row] = self.values[index]
         at = list(indexes)
-        si = _in_si(si, self.header.factors[at], self.header.offsets[at])
+        si = in_si(si, self.header.factors[at], self.header.offsets[at])
         return ClockGroup(indexes, times_ns, si, quality)
 
     @cached_property
@@ -342,6 +312,69 @@ def build_frame(
     check_reading_count(frame.reading_count)
     check_text_bytes(frame)
     return frame
+
+
+def build_frames(
+    headers: Sequence[FrameHeader],
+    sequences: Sequence[int],
+    clocks: IntArray,
+    values: Column,
+) -> list[Frame]:
+    """Return frames of one shape and all GOOD: what `build_frame` returns, checked together.
+
+    Parameters
+    ----------
+    headers : of one clock each, and as many channels of one numeric type
+    clocks : int64 ns, shape (n_frames, n)
+    values : of that type, shape (n_frames, n_channels, n); kept, and not to be written to
+
+    Raises
+    ------
+    InvalidInput
+        as `build_frame`, for the first frame that is at fault
+    """
+    if not _are_sound_matrices(headers, clocks, values):
+        return [
+            build_frame(header, sequence, [clock], of_frame, [None] * len(of_frame))
+            for header, sequence, clock, of_frame in zip(
+                headers, sequences, clocks, values, strict=True
+            )
+        ]
+    channels, count = values.shape[1:]
+    check_reading_count(channels * count)
+    rows = np.ascontiguousarray(values).reshape(-1, count)
+    times = np.ascontiguousarray(clocks, dtype="<i8")
+    shared = SharedRows(
+        rows,
+        np.concatenate([header.factors for header in headers]),
+        np.concatenate([header.offsets for header in headers]),
+    )
+    masks = (good_mask(count),) * channels
+    frames = []
+    for place, (header, sequence) in enumerate(zip(headers, sequences, strict=True)):
+        check_sequence(sequence)
+        first = place * channels
+        of_frame = tuple(rows[first : first + channels])
+        frames.append(Frame(header, sequence, (times[place],), of_frame, masks, (shared, first)))
+    return frames
+
+
+def _are_sound_matrices(headers: Sequence[FrameHeader], clocks: IntArray, values: Column) -> bool:
+    """Whether these are frames of finite numbers of one type, on clocks that increase."""
+    types = {(header.checked().uniform_type, len(header.channels)) for header in headers}
+    if len(types) != 1 or any(header.rates_hz[0] is not None for header in headers):
+        return False
+    ((value_type, channels),) = types
+    return (
+        value_type is not None
+        and clocks.dtype == np.int64
+        and clocks.ndim == 2
+        and clocks.shape[1] > 0
+        and values.dtype == VALUE_TYPES[value_type]
+        and values.shape == (len(headers), channels, clocks.shape[1])
+        and bool((clocks[:, 1:] > clocks[:, :-1]).all())
+        and (values.dtype.kind != "f" or bool(np.isfinite(values).all()))
+    )
 
 
 def _is_sound_matrix(

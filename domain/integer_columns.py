@@ -9,8 +9,6 @@ costs by the call. ``docs/frame-format.md`` specifies the bits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -195,9 +193,9 @@ def unzigzag(numbers: IntArray) -> IntArray:
     return (numbers >> 1) ^ -(numbers & 1)
 
 
-def zigzag(numbers: IntArray) -> IntArray:
+def zigzag(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return 0, 1, 2, 3, 4 … for 0, -1, 1, -2, 2 …"""
-    return (numbers << 1) ^ (numbers >> 63)
+    return (numbers << 1) ^ (numbers >> (8 * numbers.itemsize - 1))
 
 
 def _accumulated(residuals: IntArray) -> IntArray:
@@ -231,181 +229,7 @@ def _read_unary(sections: Sequence[bytes], counts: Sequence[int]) -> IntArray:
     return quotients
 
 
-# --- choosing -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Coded:
-    """Columns of one length with the predictor that costs least, before they are bits.
-
-    Parameters
-    ----------
-    residuals : int64, shape (n_columns, n), none negative
-    tables : for the columns with a table, its distinct integers, ascending
-    bits : estimated size, which the tests hold against the coded one
-    """
-
-    kind: IntArray
-    width: IntArray
-    base: IntArray
-    drift: IntArray
-    residuals: IntArray
-    tables: dict[int, IntArray]
-    bits: IntArray
-
-    @cached_property
-    def low(self) -> IntArray:
-        """What of the residuals lies in `width` bits."""
-        return self.residuals & ((np.int64(1) << self.width[:, None]) - 1)
-
-    @cached_property
-    def above(self) -> IntArray:
-        """What of the residuals is written in unary."""
-        return self.residuals >> self.width[:, None]
-
-    @cached_property
-    def kinds(self) -> list[int]:
-        """`kind` as plain numbers."""
-        numbers: list[int] = self.kind.tolist()
-        return numbers
-
-    @cached_property
-    def widths(self) -> list[int]:
-        """`width` as plain numbers."""
-        numbers: list[int] = self.width.tolist()
-        return numbers
-
-    @cached_property
-    def bases(self) -> list[int]:
-        """`base` as plain numbers."""
-        numbers: list[int] = self.base.tolist()
-        return numbers
-
-    @cached_property
-    def sizes(self) -> list[int]:
-        """How many bytes base and drift take each."""
-        numbers: list[int] = np.maximum(byte_length(self.base), byte_length(self.drift)).tolist()
-        return numbers
-
-    @cached_property
-    def drifts(self) -> list[int]:
-        """`drift` as plain numbers."""
-        numbers: list[int] = self.drift.tolist()
-        return numbers
-
-
-def choose(integers: IntArray) -> Coded:
-    """Return `integers`, shape (n_columns, n), each column by what makes it smallest.
-
-    The integers of a column must lie within `SPREAD_MAX` of each other.
-    """
-    best = _without_table(integers, drifting=True)
-    ordered = np.sort(integers, axis=1)
-    gaps = np.diff(ordered, axis=1)
-    distinct = np.count_nonzero(gaps, axis=1) + 1
-    widest = gaps.max(axis=1, initial=1)
-    table_bits = (distinct - 1) * bit_length(widest - 1) + 24
-    few = distinct <= min(TABLE_ENTRIES_MAX, integers.shape[1] // 2)
-    candidates = np.flatnonzero(few & (distinct > 1) & (table_bits < best.bits))
-    if len(candidates) == 0:
-        return best
-    indexes, tables = _indexed(integers[candidates])
-    indexed = _without_table(indexes, drifting=False)
-    bits = indexed.bits + table_bits[candidates]
-    better = bits < best.bits[candidates]
-    rows = candidates[better]
-    best.kind[rows] = indexed.kind[better] | TABLE
-    best.width[rows] = indexed.width[better]
-    best.base[rows] = indexed.base[better]
-    best.drift[rows] = 0
-    best.residuals[rows] = indexed.residuals[better]
-    best.bits[rows] = bits[better]
-    best.tables.update(
-        {int(candidates[place]): tables[place] for place in np.flatnonzero(better).tolist()}
-    )
-    return best
-
-
-def _indexed(integers: IntArray) -> tuple[IntArray, list[IntArray]]:
-    """Return `integers` as indexes into each row's distinct ones, and these, ascending."""
-    order = integers.argsort(axis=1)
-    ordered = np.take_along_axis(integers, order, axis=1)
-    begins = np.ones(ordered.shape, np.bool_)
-    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=begins[:, 1:])
-    places = begins.cumsum(axis=1)
-    indexes = np.empty_like(integers)
-    np.put_along_axis(indexes, order, places - 1, axis=1)
-    ends = np.cumsum(places[:, -1]).tolist()
-    distinct = ordered[begins]
-    return indexes, [distinct[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
-
-
-def _without_table(integers: IntArray, *, drifting: bool) -> Coded:
-    rows, count = integers.shape
-    low, high = integers.min(axis=1), integers.max(axis=1)
-    centre = low + np.rint((integers - low[:, None]).mean(axis=1)).astype(np.int64)
-    first = integers[:, 0].copy()
-    steps = np.empty_like(integers)
-    steps[:, 0] = 0
-    np.subtract(integers[:, 1:], integers[:, :-1], out=steps[:, 1:])
-    drift = np.zeros(rows, np.int64)
-    if drifting and count > 2:
-        # Worth its bytes where a column runs one way: a counter, a clock.
-        way = (integers[:, -1] - first).astype(np.float64)
-        mean = np.rint(way / (count - 1)).astype(np.int64)
-        drift = np.where(2 * np.abs(way) > np.abs(steps).sum(axis=1, dtype=np.float64), mean, 0)
-        steps -= drift[:, None]
-    residuals = np.empty((3, rows, count), np.int64)
-    np.subtract(integers, low[:, None], out=residuals[0])
-    np.subtract(integers, centre[:, None], out=residuals[1])
-    residuals[2] = steps
-    residuals[2, :, 0] = 0
-    residuals[1:] = zigzag(residuals[1:])
-    rice_width, rice_bits = _rice(residuals[1:])
-    plain_width = bit_length(high - low)
-    delta_width = bit_length(residuals[2].max(axis=1))
-    base_bits = 8 * byte_length(low)
-    drift_bits = np.where(drift != 0, base_bits, 0)
-    bits = np.stack(
-        (
-            count * plain_width + base_bits,
-            rice_bits[0] + 8 * byte_length(centre),
-            rice_bits[1] + 8 * byte_length(first) + drift_bits,
-            count * delta_width + 8 * byte_length(first) + drift_bits,
-        )
-    )
-    choice = bits.argmin(axis=0)
-    at = np.arange(rows)
-    predictor = np.minimum(choice, DELTA)
-    unary = (choice == 1) | (choice == 2)
-    widths = np.stack((plain_width, rice_width[0], rice_width[1], delta_width))
-    bases = np.stack((low, centre, first))
-    drift = np.where(predictor == DELTA, drift, 0)
-    return Coded(
-        kind=predictor | np.where(unary, UNARY, 0) | np.where(drift != 0, DRIFT, 0),
-        width=widths[choice, at],
-        base=bases[predictor, at],
-        drift=drift,
-        residuals=residuals[predictor, at],
-        tables={},
-        bits=bits[choice, at],
-    )
-
-
-def _rice(numbers: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the width of the low bits that makes each column smallest, and the size in bits.
-
-    The best width lies at log2 of the mean times ln 2, or just above.
-    """
-    count = numbers.shape[-1]
-    mean = numbers.mean(axis=-1)
-    below = np.maximum(bit_length((mean * np.log(2)).astype(np.int64)) - 1, 0)
-    widths = np.stack((below, below + 1))
-    bits = np.stack(
-        [(numbers >> width[..., None]).sum(axis=-1) + count * (width + 1) for width in widths]
-    )
-    above = bits[1] < bits[0]
-    return np.where(above, widths[1], widths[0]), np.where(above, bits[1], bits[0])
+# --- sizes ------------------------------------------------------------------------------
 
 
 def bit_length(numbers: IntArray) -> IntArray:
@@ -417,68 +241,3 @@ def byte_length(numbers: IntArray) -> IntArray:
     """Return how many bytes each of `numbers` takes in two's complement; 0 for a zero."""
     magnitude = np.where(numbers < 0, ~numbers, numbers)
     return np.where(numbers == 0, 0, np.minimum(bit_length(magnitude) // 8 + 1, 8))
-
-
-# --- writing ------------------------------------------------------------------------------
-
-
-def pack_low_bits(
-    parts: Sequence[IntArray], widths: Sequence[int], frame_of: Sequence[int], frame_count: int
-) -> list[bytes]:
-    """Return each frame's bits: the numbers of its parts, `widths` bits each, end to end.
-
-    Parameters
-    ----------
-    parts : non-negative integers below ``2 ** width``
-    frame_of : for each part the index of its frame, ascending
-    """
-    lengths = np.array([len(part) for part in parts], np.int64)
-    part_bits = lengths * np.array(widths, np.int64)
-    frame_bits = np.zeros(frame_count, np.int64)
-    np.add.at(frame_bits, np.asarray(frame_of, np.int64), part_bits)
-    frame_ends = np.cumsum((frame_bits + 7) // 8)
-    if frame_ends[-1] == 0:
-        return [b""] * frame_count
-    frame_starts = np.concatenate(([0], frame_ends[:-1]))
-    # Where a frame's bits end within a byte, the next frame's begin with the next byte.
-    slack = 8 * frame_starts - (np.cumsum(frame_bits) - frame_bits)
-    part_start = np.cumsum(part_bits) - part_bits + slack[np.asarray(frame_of, np.int64)]
-    numbers = np.concatenate(parts)
-    width = np.repeat(np.array(widths, np.int64), lengths)
-    within = np.arange(len(numbers)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    position = np.repeat(part_start, lengths) + within * width
-    words = np.zeros(int(frame_ends[-1]) // 8 + 2, np.int64)
-    word, shift = position >> 6, position & 63
-    begins = np.flatnonzero(np.diff(word, prepend=-1))
-    words[word[begins]] = np.bitwise_or.reduceat(numbers << shift, begins)
-    spilled = np.flatnonzero(shift + width > 64)
-    words[word[spilled] + 1] |= numbers[spilled] >> (64 - shift[spilled])
-    packed = words.tobytes()
-    return [
-        packed[start:end]
-        for start, end in zip(frame_starts.tolist(), frame_ends.tolist(), strict=True)
-    ]
-
-
-def pack_unary(parts: Sequence[IntArray], frame_of: Sequence[int], frame_count: int) -> list[bytes]:
-    """Return each frame's unary section: for each number that many zeros and a one."""
-    if not parts:
-        return [b""] * frame_count
-    steps = np.concatenate(parts) + 1
-    lengths = np.array([len(part) for part in parts], np.int64)
-    frame = np.repeat(np.asarray(frame_of, np.int64), lengths)
-    frame_bits = np.zeros(frame_count, np.int64)
-    np.add.at(
-        frame_bits,
-        np.asarray(frame_of, np.int64),
-        np.add.reduceat(steps, np.cumsum(lengths) - lengths),
-    )
-    frame_ends = np.cumsum((frame_bits + 7) // 8)
-    slack = 8 * np.concatenate(([0], frame_ends[:-1])) - (np.cumsum(frame_bits) - frame_bits)
-    bits = np.zeros(8 * int(frame_ends[-1]), np.uint8)
-    bits[np.cumsum(steps) - 1 + slack[frame]] = 1
-    packed = np.packbits(bits, bitorder="little").tobytes()
-    starts = np.concatenate(([0], frame_ends[:-1]))
-    return [
-        packed[start:end] for start, end in zip(starts.tolist(), frame_ends.tolist(), strict=True)
-    ]

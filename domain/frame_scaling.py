@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from domain.column_choice import Above, narrowed
+from domain.column_choice import NARROW_SPAN_MAX, narrowed
 from domain.frame_layout import DECIMALS_MAX, POWERS
 from domain.frame_rows import Scaled, SharedRows
 from domain.frames import Column, FloatArray, IntArray
@@ -52,11 +52,8 @@ def exact_integers(matrix: Column) -> Scaled:
     lowest = low.astype(np.int64)
     above = matrix.astype(np.int64) - lowest[:, None]
     above[~exact] = 0
-    return Scaled(exact, np.zeros(len(matrix), np.int64), lowest, _narrowed(above))
-
-
-def _narrowed(above: Above) -> Above:
-    return narrowed(above, above.max(axis=1))
+    no_decimals = np.zeros(len(matrix), np.int64)
+    return Scaled(exact, no_decimals, lowest, narrowed(above, above.max(axis=1)))
 
 
 def _scaled_floats(matrix: Column) -> Scaled:
@@ -72,33 +69,34 @@ def _scaled_floats(matrix: Column) -> Scaled:
     scaled[~exact] = 0
     low = scaled.min(axis=1)
     scaled -= low[:, None]
-    narrow = scaled.max(initial=0) < 2**31
-    above = narrowed(scaled.astype(np.int32 if narrow else np.int64), scaled.max(axis=1))
+    narrow = scaled.max(initial=0) <= NARROW_SPAN_MAX
+    above = scaled.astype(np.int32 if narrow else np.int64)
     return Scaled(exact, known, low.astype(np.int64), above)
 
 
 def _decimals(sample: Column) -> IntArray:
     """Return the fewest decimals that hold each row of `sample`; `DECIMALS_MAX` if none do."""
-    rows, count = sample.shape
-    tried = np.broadcast_to(sample[:, None, :], (rows, len(POWERS), count))
-    exact, _ = _scaled(
-        tried.reshape(rows * len(POWERS), count), np.tile(np.arange(len(POWERS)), rows)
-    )
-    enough = exact.reshape(rows, len(POWERS))
-    return np.where(enough.any(axis=1), enough.argmax(axis=1), DECIMALS_MAX)
+    # The axis that is looked along comes first: NumPy costs by the row it goes along.
+    tried = np.ascontiguousarray(sample.T)[:, None, :]
+    same, scaled = _rounded(tried, _POWERS[:, None])
+    enough = (same & (np.abs(scaled) < SPREAD_MAX / 2)).all(axis=0)
+    return np.where(enough.any(axis=0), enough.argmax(axis=0), DECIMALS_MAX)
 
 
 def _scaled(matrix: Column, decimals: IntArray) -> tuple[BoolArray, FloatArray]:
     """Return for each row whether that many decimals hold it bit by bit, and its integers."""
-    power = _POWERS[decimals][:, None]
-    wide: FloatArray = matrix.astype(np.float64, copy=False)
+    same, scaled = _rounded(matrix, _POWERS[decimals][:, None])
+    small = (scaled.max(axis=1) < SPREAD_MAX / 2) & (scaled.min(axis=1) > -SPREAD_MAX / 2)
+    return same.all(axis=1) & small, scaled
+
+
+def _rounded(matrix: Column, power: FloatArray) -> tuple[BoolArray, FloatArray]:
+    """Return the integers nearest to ``matrix * power``, and which give back what they are of."""
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled = wide * power
+        scaled: FloatArray = matrix * power
         np.rint(scaled, out=scaled)
-        # An integer knows no negative zero.
-        scaled += 0.0
-        small = (scaled.max(axis=1) < SPREAD_MAX / 2) & (scaled.min(axis=1) > -SPREAD_MAX / 2)
+        scaled += 0.0  # an integer knows no negative zero
         restored = (scaled / power).astype(matrix.dtype, copy=False)
-    bits: npt.DTypeLike = f"<i{matrix.dtype.itemsize}"
-    same: Any = (restored.view(bits) == np.ascontiguousarray(matrix).view(bits)).all(axis=1)
-    return same & small, scaled
+    bits = f"<i{matrix.dtype.itemsize}"
+    same: BoolArray = restored.view(bits) == np.ascontiguousarray(matrix).view(bits)
+    return same, scaled

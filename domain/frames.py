@@ -56,6 +56,7 @@ __all__ = [
     "build_frames",
     "canonical_bytes",
     "check_header",
+    "frames_of_rows",
     "good_mask",
     "header_bytes",
     "parse_header",
@@ -349,13 +350,38 @@ def build_frames(
         np.concatenate([header.factors for header in headers]),
         np.concatenate([header.offsets for header in headers]),
     )
-    masks = (good_mask(count),) * channels
-    frames = []
-    for place, (header, sequence) in enumerate(zip(headers, sequences, strict=True)):
+    for sequence in sequences:
         check_sequence(sequence)
+    return frames_of_rows(headers, sequences, times, shared)
+
+
+def frames_of_rows(
+    headers: Sequence[FrameHeader],
+    sequences: Sequence[int],
+    clocks: IntArray,
+    shared: SharedRows,
+) -> list[Frame]:
+    """Return frames of one shape, on a clock each and all GOOD, whose parts have been checked.
+
+    Parameters
+    ----------
+    clocks : int64 ns, shape (n_frames, n)
+    shared : the values of all, frame by frame
+    """
+    rows, count = shared.values.shape
+    channels = rows // len(headers)
+    masks = (good_mask(count),) * channels
+    known = {"all_good": True, "reading_count": channels * count}
+    frames = []
+    for place, (header, sequence, start_ns, end_ns) in enumerate(
+        zip(headers, sequences, clocks[:, 0].tolist(), clocks[:, -1].tolist(), strict=True)
+    ):
         first = place * channels
-        of_frame = tuple(rows[first : first + channels])
-        frames.append(Frame(header, sequence, (times[place],), of_frame, masks, (shared, first)))
+        values = tuple(shared.values[first : first + channels])
+        frame = Frame(header, sequence, (clocks[place],), values, masks, (shared, first))
+        # Computed for all together: each on its own would cost as much as making the frame.
+        frame.__dict__.update(known, window_start_ns=start_ns, window_end_ns=end_ns)
+        frames.append(frame)
     return frames
 
 

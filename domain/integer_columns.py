@@ -96,7 +96,7 @@ class BitReader:
     def __init__(
         self,
         joined: bytes,
-        columns: Sequence[int],
+        columns: Sequence[int] | IntArray,
         first_bits: IntArray,
         unary: Sequence[bytes],
         unary_counts: Sequence[int],

@@ -52,7 +52,7 @@ from domain.integer_columns import (
     Column,
 )
 
-READINGS_AT_ONCE: Final = 32_768
+READINGS_AT_ONCE: Final = 65_536
 """What is decoded as one matrix: more would leave the processor's caches."""
 
 _POWERS: Final = np.array(POWERS)

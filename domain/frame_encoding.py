@@ -36,7 +36,7 @@ from domain.frames import FRAME_BYTES_MAX, Frame, IntArray, Quality, good_mask
 from domain.frames import Column as Values
 from domain.integer_columns import DRIFT, SPREAD_MAX, TABLE, UNARY, byte_length
 
-READINGS_AT_ONCE: Final = 32_768
+READINGS_AT_ONCE: Final = 65_536
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -272,12 +272,13 @@ def _clock_rows(clocks: IntArray) -> _Integers:
     exponents = (divisor[:, None] % _TICKS[1:] == 0).sum(axis=1)
     exponents[divisor == 0] = 0
     tick = _TICKS[exponents]
+    low, high = clocks.min(axis=1), clocks.max(axis=1)
     # As floats, because two times may lie further apart than int64 can tell.
-    span = clocks[:, -1].astype(np.float64) - start
+    span = high.astype(np.float64) - low
     sound = span < np.minimum(SPREAD_MAX * tick, 2.0**62)
-    above = (clocks - start[:, None]) // tick[:, None]
+    above = (clocks - low[:, None]) // tick[:, None]
     above[~sound] = 0
-    return _Integers(exponents, start // tick, narrowed(above, above[:, -1]), sound)
+    return _Integers(exponents, low // tick, narrowed(above, above.max(axis=1)), sound)
 
 
 _TICKS: Final = 10 ** np.arange(TICK_EXPONENT_MAX + 1, dtype=np.int64)

@@ -8,7 +8,7 @@ costs by the call. ``docs/frame-format.md`` specifies the bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -127,13 +127,19 @@ class BitReader:
         kind, width = columns[:, _KIND], columns[:, _WIDTH, None]
         unary = np.flatnonzero(kind & UNARY)
         if width.any() or len(unary):
-            residuals = self._bits(columns[:, _START, None] + np.arange(count) * width, width)
+            position: IntArray = np.arange(count) * width
+            position += columns[:, _START, None]
+            residuals = self._bits(position, width)
             if len(unary):
                 quotients = self._quotient_rows(self._quotient_start[at[unary]], count)
-                _at_rows(residuals, unary, lambda part: part + (quotients << width[unary]))
+                quotients = quotients << width[unary]
+                if len(unary) == len(residuals):
+                    residuals += quotients
+                else:
+                    residuals[unary] += quotients
             predictor = kind & PREDICTOR
-            _at_rows(residuals, np.flatnonzero(predictor != PLAIN), unzigzag)
-            _at_rows(residuals, np.flatnonzero(predictor == DELTA), _accumulated)
+            residuals = _changed(residuals, np.flatnonzero(predictor != PLAIN), unzigzag)
+            residuals = _changed(residuals, np.flatnonzero(predictor == DELTA), _accumulated)
         else:
             residuals = np.zeros((len(at), count), np.int64)
         residuals += columns[:, _BASE, None]
@@ -141,15 +147,21 @@ class BitReader:
             residuals += columns[:, _DRIFT, None] * np.arange(count)
         tables = np.flatnonzero(kind & TABLE)
         if len(tables):
-            picked = self._looked_up(columns[tables], residuals[tables])
-            _at_rows(residuals, tables, lambda _: picked)
+            of_tables = columns[tables]
+            residuals = _changed(
+                residuals, tables, lambda indexes: self._looked_up(of_tables, indexes)
+            )
         return residuals
 
     def _bits(self, position: IntArray, width: IntArray) -> IntArray:
-        """Return `width` bits from bit `position` on, as non-negative integers."""
+        """Return `width` bits from bit `position` on, as non-negative integers.
+
+        `position` is used up by it.
+        """
         at = position >> 3
         words: IntArray = self._words.take(at) if self._words.flags.aligned else self._words[at]
-        words >>= position & 7
+        position &= 7
+        words >>= position
         words &= (np.int64(1) << width) - 1
         return words
 
@@ -163,7 +175,8 @@ class BitReader:
     def _looked_up(self, columns: IntArray, indexes: IntArray) -> IntArray:
         """Return the entries at `indexes` of the columns' tables."""
         counts = columns[:, _TABLE_COUNT]
-        if (indexes < 0).any() or (indexes >= counts[:, None]).any():
+        # What is negative is large without its sign.
+        if (indexes.view(np.uint64) >= counts[:, None].view(np.uint64)).any():
             raise MalformedFrame("frame.bits", "an index lies beyond the table of its column")
         ends = np.cumsum(counts)
         starts = ends - counts
@@ -176,21 +189,25 @@ class BitReader:
         gaps[starts] = 0  # the first entry is the base itself
         entries = np.cumsum(gaps)
         entries += np.repeat(columns[:, _TABLE_BASE] - entries[starts], counts)
-        picked: IntArray = entries[starts[:, None] + indexes]
+        picked: IntArray = entries.take(starts[:, None] + indexes)
         return picked
 
 
-def _at_rows(matrix: IntArray, rows: IntArray, change: Any) -> None:
-    """Put ``change(matrix[rows])`` in place of those rows, without a copy where they are all."""
+def _changed(matrix: IntArray, rows: IntArray, change: Callable[[IntArray], IntArray]) -> IntArray:
+    """Return `matrix` with ``change(matrix[rows])`` in place of those rows."""
     if len(rows) == len(matrix):
-        matrix[...] = change(matrix)
-    elif len(rows):
+        return change(matrix)
+    if len(rows):
         matrix[rows] = change(matrix[rows])
+    return matrix
 
 
 def unzigzag(numbers: IntArray) -> IntArray:
     """Return 0, -1, 1, -2, 2 … for 0, 1, 2, 3, 4 …"""
-    return (numbers >> 1) ^ -(numbers & 1)
+    sign = numbers & 1
+    np.negative(sign, out=sign)
+    sign ^= numbers >> 1
+    return sign
 
 
 def zigzag(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -221,7 +238,8 @@ def _read_unary(sections: Sequence[bytes], counts: Sequence[int]) -> IntArray:
     used = np.flatnonzero(section_bits - np.concatenate(([0], section_bits[:-1])))
     if len(used) and (section_bits[used] - ones[last[used] - 1] > 8).any():
         raise MalformedFrame("frame.trailing_bytes", "bytes follow the unary part")
-    quotients = np.diff(ones, prepend=-1) - 1
+    quotients = ones.copy()
+    quotients[1:] -= ones[:-1] + 1
     first = last - np.asarray(counts)
     begun = np.flatnonzero(counts)
     starts = section_bits - 8 * np.array([len(section) for section in sections])

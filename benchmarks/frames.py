@@ -24,13 +24,12 @@ from benchmarks.scratch import run_as_served, scratch_server
 from domain.asset import telemetry_stream
 from domain.frame_decoding import decode_many
 from domain.frame_encoding import encode_many
-from domain.frame_stacks import hash_frames
+from domain.frame_stacks import build_frames, hash_frames
 from domain.frames import (
     ChannelHeader,
     FloatArray,
     Frame,
     FrameHeader,
-    build_frames,
     time_from_ns,
 )
 from domain.identifiers import uuid7

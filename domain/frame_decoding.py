@@ -29,6 +29,7 @@ from domain.frame_layout import (
     peek,
 )
 from domain.frame_outline import Outline, outlined, with_columns
+from domain.frame_stacks import frames_of_rows
 from domain.frames import (
     TEXT_LENGTH_MAX,
     ByteArray,
@@ -39,7 +40,6 @@ from domain.frames import (
     check_text,
     check_text_bytes,
     checked_clock,
-    frames_of_rows,
     good_mask,
     no_value,
     not_finite,

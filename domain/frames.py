@@ -53,10 +53,8 @@ __all__ = [
     "Quality",
     "SharedRows",
     "build_frame",
-    "build_frames",
     "canonical_bytes",
     "check_header",
-    "frames_of_rows",
     "good_mask",
     "header_bytes",
     "parse_header",
@@ -313,94 +311,6 @@ def build_frame(
     check_reading_count(frame.reading_count)
     check_text_bytes(frame)
     return frame
-
-
-def build_frames(
-    headers: Sequence[FrameHeader],
-    sequences: Sequence[int],
-    clocks: IntArray,
-    values: Column,
-) -> list[Frame]:
-    """Return frames of one shape and all GOOD: what `build_frame` returns, checked together.
-
-    Parameters
-    ----------
-    headers : of one clock each, and as many channels of one numeric type
-    clocks : int64 ns, shape (n_frames, n)
-    values : of that type, shape (n_frames, n_channels, n); kept, and not to be written to
-
-    Raises
-    ------
-    InvalidInput
-        as `build_frame`, for the first frame that is at fault
-    """
-    if not _are_sound_matrices(headers, clocks, values):
-        return [
-            build_frame(header, sequence, [clock], of_frame, [None] * len(of_frame))
-            for header, sequence, clock, of_frame in zip(
-                headers, sequences, clocks, values, strict=True
-            )
-        ]
-    channels, count = values.shape[1:]
-    check_reading_count(channels * count)
-    rows = np.ascontiguousarray(values).reshape(-1, count)
-    times = np.ascontiguousarray(clocks, dtype="<i8")
-    shared = SharedRows(
-        rows,
-        np.concatenate([header.factors for header in headers]),
-        np.concatenate([header.offsets for header in headers]),
-    )
-    for sequence in sequences:
-        check_sequence(sequence)
-    return frames_of_rows(headers, sequences, times, shared)
-
-
-def frames_of_rows(
-    headers: Sequence[FrameHeader],
-    sequences: Sequence[int],
-    clocks: IntArray,
-    shared: SharedRows,
-) -> list[Frame]:
-    """Return frames of one shape, on a clock each and all GOOD, whose parts have been checked.
-
-    Parameters
-    ----------
-    clocks : int64 ns, shape (n_frames, n)
-    shared : the values of all, frame by frame
-    """
-    rows, count = shared.values.shape
-    channels = rows // len(headers)
-    masks = (good_mask(count),) * channels
-    known = {"all_good": True, "reading_count": channels * count}
-    frames = []
-    for place, (header, sequence, start_ns, end_ns) in enumerate(
-        zip(headers, sequences, clocks[:, 0].tolist(), clocks[:, -1].tolist(), strict=True)
-    ):
-        first = place * channels
-        values = tuple(shared.values[first : first + channels])
-        frame = Frame(header, sequence, (clocks[place],), values, masks, (shared, first))
-        # Computed for all together: each on its own would cost as much as making the frame.
-        frame.__dict__.update(known, window_start_ns=start_ns, window_end_ns=end_ns)
-        frames.append(frame)
-    return frames
-
-
-def _are_sound_matrices(headers: Sequence[FrameHeader], clocks: IntArray, values: Column) -> bool:
-    """Whether these are frames of finite numbers of one type, on clocks that increase."""
-    types = {(header.checked().uniform_type, len(header.channels)) for header in headers}
-    if len(types) != 1 or any(header.rates_hz[0] is not None for header in headers):
-        return False
-    ((value_type, channels),) = types
-    return (
-        value_type is not None
-        and clocks.dtype == np.int64
-        and clocks.ndim == 2
-        and clocks.shape[1] > 0
-        and values.dtype == VALUE_TYPES[value_type]
-        and values.shape == (len(headers), channels, clocks.shape[1])
-        and bool((clocks[:, 1:] > clocks[:, :-1]).all())
-        and (values.dtype.kind != "f" or bool(np.isfinite(values).all()))
-    )
 
 
 def _is_sound_matrix(

@@ -12,8 +12,8 @@ from typing import Final
 from domain.frame_decoding import decode, decode_many
 from domain.frames import Frame
 
-READINGS_MAX: Final = 4_000_000
-"""Readings kept at most; as delivered, in SI and with their times, some 80 MB."""
+READINGS_MAX: Final = 8_000_000
+"""Readings kept at most; as delivered, in SI and with their times, some 160 MB."""
 
 
 class DecodedFrames:

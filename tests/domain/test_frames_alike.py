@@ -15,7 +15,7 @@ from domain.frame_decoding import decode, decode_many
 from domain.frame_encoding import encode, encode_many
 from domain.frame_layout import peek
 from domain.frame_outline import outlined
-from domain.frame_stacks import hash_frames
+from domain.frame_stacks import build_frames, hash_frames
 from domain.frame_statistics import pack_statistics, pack_statistics_many, unpack_statistics
 from domain.frames import (
     ChannelHeader,
@@ -24,7 +24,6 @@ from domain.frames import (
     FrameHeader,
     Quality,
     build_frame,
-    build_frames,
     canonical_bytes,
     with_qualities,
 )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -98,42 +97,42 @@ class _Alike:
     above: list[Above] = field(default_factory=list)
 
 
-@dataclass(slots=True)
 class _Columns:
-    """The columns of all frames, numbered frame after frame."""
+    """The columns of all frames, numbered frame after frame.
 
-    frame_columns: list[int] = field(default_factory=list)
-    packed: list[list[bytes]] = field(default_factory=list)
-    flags: list[int] = field(default_factory=list)
-    packings: list[int] = field(default_factory=list)
-    exponents: list[int] = field(default_factory=list)
-    alike: dict[int, _Alike] = field(default_factory=dict)
+    Parameters
+    ----------
+    frame_columns : how many columns each frame has
+    """
 
-    def add(self, columns: Sequence[_Column]) -> None:
-        """Take in a frame of `columns`."""
-        for number, column in enumerate(columns, len(self.flags)):
-            if column.above is not None:
-                self._put(np.array([number]), np.array([column.low], np.int64), column.above[None])
-            self.flags.append(column.flags)
-            self.packings.append(column.packing)
-            self.exponents.append(column.exponent)
-        self.frame_columns.append(len(columns))
-        self.packed.append([column.packed for column in columns if column.packed])
-
-    def add_alike(self, clocks: _Integers, values: _Integers) -> None:
-        """Take in frames of one clock, and all with the same number of channels."""
-        frames = len(clocks.low)
-        exponents = np.concatenate(
-            (clocks.exponents[:, None], values.exponents.reshape(frames, -1)), axis=1
+    def __init__(self, frame_columns: Sequence[int]) -> None:
+        self.frame_columns = np.array(frame_columns)
+        self.first: IntArray = np.cumsum(self.frame_columns) - self.frame_columns
+        self.flags, self.packings, self.exponents = np.zeros(
+            (3, int(self.frame_columns.sum())), np.int64
         )
-        numbers = len(self.flags) + np.arange(exponents.size).reshape(exponents.shape)
+        self.packed: list[list[bytes]] = [[] for _ in frame_columns]
+        self.alike: dict[int, _Alike] = {}
+
+    def put(self, place: int, columns: Sequence[_Column]) -> None:
+        """Take in the `columns` of the frame at `place`."""
+        for number, column in enumerate(columns, int(self.first[place])):
+            if column.above is not None:
+                low = np.array([column.low], np.int64)
+                self._put(np.array([number]), low, column.above[None])
+            self.flags[number] = column.flags
+            self.packings[number] = column.packing
+            self.exponents[number] = column.exponent
+        self.packed[place] = [column.packed for column in columns if column.packed]
+
+    def put_matrix(self, places: IntArray, clocks: _Integers, values: _Integers) -> None:
+        """Take in the frames at `places`, of one clock and the same number of channels each."""
+        numbers = self.first[places, None] + np.arange(self.frame_columns[places[0]])
+        of_values = numbers[:, 1:].reshape(-1)
         self._put(numbers[:, 0], clocks.low, clocks.above)
-        self._put(numbers[:, 1:].reshape(-1), values.low, values.above)
-        self.flags += [0] * exponents.size
-        self.packings += [0] * exponents.size
-        self.exponents += exponents.reshape(-1).tolist()
-        self.frame_columns += [exponents.shape[1]] * frames
-        self.packed += [[]] * frames
+        self._put(of_values, values.low, values.above)
+        self.exponents[numbers[:, 0]] = clocks.exponents
+        self.exponents[of_values] = values.exponents
 
     def _put(self, numbers: IntArray, low: IntArray, above: Above) -> None:
         alike = self.alike.setdefault(above.shape[1], _Alike())
@@ -158,30 +157,42 @@ class _Integers:
     above: Above
     sound: BoolArray
 
-    def rows(self, begin: int, end: int) -> _Integers:
-        cut = slice(begin, end)
-        return _Integers(self.exponents[cut], self.low[cut], self.above[cut], self.sound[cut])
+    def rows(self, kept: BoolArray) -> _Integers:
+        """Return the rows that are `kept`."""
+        if kept.all():
+            return self
+        return _Integers(self.exponents[kept], self.low[kept], self.above[kept], self.sound[kept])
 
 
 def _encoded_together(frames: Sequence[Frame]) -> list[bytes]:
-    columns = _Columns()
-    for run, of_rows in _runs(frames):
-        if of_rows:
-            _add_rows(columns, run)
-        else:
-            _add_each(columns, run)
+    alike: dict[tuple[str, int, int] | None, list[int]] = {}
+    for place, frame in enumerate(frames):
+        alike.setdefault(_matrix_shape(frame), []).append(place)
+    others = alike.pop(None, [])
+    matrices: list[tuple[IntArray, _Integers, _Integers]] = []
+    frame_columns = [1 + len(frame.values) for frame in frames]
+    for members in alike.values():
+        clocks, values = _matrix([frames[place] for place in members])
+        sound = clocks.sound & values.sound.reshape(len(members), -1).all(axis=1)
+        places = np.array(members)
+        others += places[~sound].tolist()
+        if sound.any():
+            of_values = np.repeat(sound, len(values.sound) // len(members))
+            matrices.append((places[sound], clocks.rows(sound), values.rows(of_values)))
+    each = _each([frames[place] for place in others])
+    for place, of_frame in zip(others, each, strict=True):
+        frame_columns[place] = len(of_frame)
+    columns = _Columns(frame_columns)
+    for matrix in matrices:
+        columns.put_matrix(*matrix)
+    for place, of_frame in zip(others, each, strict=True):
+        columns.put(place, of_frame)
     return [
         _joined(frame, packed, described)
         for frame, packed, described in zip(
             frames, columns.packed, _described(columns), strict=True
         )
     ]
-
-
-def _runs(frames: Sequence[Frame]) -> Iterator[tuple[Sequence[Frame], bool]]:
-    """Yield `frames` in runs of one shape, and whether all values of a run make one matrix."""
-    for shape, run in groupby(frames, _matrix_shape):
-        yield list(run), shape is not None
 
 
 def _matrix_shape(frame: Frame) -> tuple[str, int, int] | None:
@@ -192,8 +203,8 @@ def _matrix_shape(frame: Frame) -> tuple[str, int, int] | None:
     return header.uniform_type, len(frame.values), len(frame.clocks[0])
 
 
-def _add_rows(columns: _Columns, frames: Sequence[Frame]) -> None:
-    """Take in `frames`, whose values make one matrix."""
+def _matrix(frames: Sequence[Frame]) -> tuple[_Integers, _Integers]:
+    """Return clocks and values of `frames`, which have one `_matrix_shape`."""
     channels = len(frames[0].values)
     rows = shared_rows(frames)
     if rows is None:
@@ -203,24 +214,13 @@ def _add_rows(columns: _Columns, frames: Sequence[Frame]) -> None:
         shared, first = rows
         scaled = scaled_rows(shared).rows(slice(first, first + len(frames) * channels))
     values = _Integers(scaled.decimals, scaled.low, scaled.above, scaled.exact)
-    clocks = _clock_rows(np.array([frame.clocks[0] for frame in frames]))
-    sound = clocks.sound & values.sound.reshape(len(frames), channels).all(axis=1)
-    for whole, places in groupby(range(len(frames)), lambda place: bool(sound[place])):
-        some = list(places)
-        begin, end = some[0], some[-1] + 1
-        if whole:
-            columns.add_alike(
-                clocks.rows(begin, end), values.rows(begin * channels, end * channels)
-            )
-        else:
-            _add_each(columns, frames[begin:end])
+    return _clock_rows(np.array([frame.clocks[0] for frame in frames])), values
 
 
-def _add_each(columns: _Columns, frames: Sequence[Frame]) -> None:
-    """Take in `frames` column by column."""
+def _each(frames: Sequence[Frame]) -> list[list[_Column]]:
+    """Return the columns of each of `frames`, one by one."""
     scaled = _scaled_columns(frames)
-    for frame in frames:
-        columns.add(list(_columns(frame, scaled)))
+    return [list(_columns(frame, scaled)) for frame in frames]
 
 
 _Scaled = Iterator[_Column | None]
@@ -353,11 +353,10 @@ def _filled(column: Values, quality: npt.NDArray[np.uint8]) -> Values:
 
 def _described(columns: _Columns) -> list[bytes]:
     """Return for each frame the descriptors and parameters of its columns, and their bits."""
-    frame_columns = np.array(columns.frame_columns)
+    frame_columns = columns.frame_columns
     # Of packed columns all is zero, besides what they say of themselves.
     count = len(columns.flags)
-    kind = np.array(columns.flags)
-    width = np.array(columns.packings)
+    kind, width = columns.flags, columns.packings
     low, base, drift, table_count, table_width, low_bits, unary_bits = np.zeros(
         (7, count), np.int64
     )
@@ -389,8 +388,9 @@ def _described(columns: _Columns) -> list[bytes]:
     is_table, has_drift = kind & TABLE != 0, kind & DRIFT != 0
     first = np.where(is_table, low, base)
     size = np.maximum(byte_length(first), byte_length(drift))
-    exponent = np.array(columns.exponents)
-    descriptors = np.stack((kind, width, exponent << 4 | size), axis=1).astype(np.uint8).tobytes()
+    descriptors = (
+        np.stack((kind, width, columns.exponents << 4 | size), axis=1).astype(np.uint8).tobytes()
+    )
     parameters = _parameters(first, drift, size, has_drift)
     tables = np.stack((table_count - 1, table_width, base), axis=1).astype(np.uint8)
     fields = np.concatenate((parameters[0], tables), axis=1)

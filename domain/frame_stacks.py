@@ -62,7 +62,8 @@ def build_frames(
     channels, count = values.shape[1:]
     check_reading_count(channels * count)
     rows = np.ascontiguousarray(values).reshape(-1, count)
-    times = np.ascontiguousarray(clocks, dtype="<i8")
+    times = np.ascontiguousarray(clocks, dtype="<i8").view()
+    rows.flags.writeable = times.flags.writeable = False
     shared = SharedRows(
         rows,
         np.concatenate([header.factors for header in headers]),

@@ -104,6 +104,17 @@ def test_neighbours_of_other_kinds_part_a_run_of_frames() -> None:
         assert_same_bits(decoded, frame)
 
 
+def test_frames_of_several_shapes_may_alternate() -> None:
+    others = build_frames(
+        headers(3, 1, "i4"),
+        [1, 2, 3],
+        clocks_of(3),
+        np.arange(375, dtype=np.int32).reshape(3, 1, -1),
+    )
+    several = [frame for pair in zip(windows(3), others, strict=True) for frame in pair]
+    assert encode_many(several) == [encode(frame) for frame in several]
+
+
 def clocks_of(count: int) -> np.ndarray:
     return np.arange(count)[:, None] * 10**12 + np.arange(125) * 10**9
 

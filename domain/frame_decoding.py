@@ -396,7 +396,7 @@ def _assembled(outline: Outline, place: _Place, masks: dict[int, ByteArray]) -> 
     else:
         qualities = tuple(good_mask(len(column)) for column in values)
     frame = Frame(header, outline.sequence, clocks, values, qualities, rows)
-    if frame.header.has_text:
+    if frame.text_channels:
         check_text_bytes(frame)
     return frame
 

@@ -159,15 +159,15 @@ class Frame:
         alone: FloatArray = in_si(self.values[index][None], factor, offset)[0]
         return alone
 
-    @cached_property
+    @property
     def numeric_channels(self) -> tuple[int, ...]:
         """The indexes of the channels that have an SI: all but those that hold text."""
-        return tuple(n for n, c in enumerate(self.header.channels) if not c.is_text)
+        return self.header.numeric_channels
 
-    @cached_property
+    @property
     def text_channels(self) -> tuple[int, ...]:
         """The indexes of the channels that hold text."""
-        return tuple(n for n, c in enumerate(self.header.channels) if c.is_text)
+        return self.header.text_channels
 
     @cached_property
     def clock_groups(self) -> tuple[ClockGroup, ...]:

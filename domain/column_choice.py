@@ -143,8 +143,8 @@ def _indexes(begins: BoolArray, order: Above) -> Above:
 def _predicted(low: IntArray, above: Above, *, drifting: bool = False) -> Coded:
     """Return as `choose_above`, without tables."""
     rows, count = above.shape
-    total = above.sum(axis=1, dtype=np.int64)
-    centre = np.rint(total / count).astype(above.dtype)
+    # A mean in floats: the sum of many that lie far apart is beyond what int64 holds.
+    centre = np.rint(above.mean(axis=1)).astype(above.dtype)
     first = above[:, 0]
     steps = np.zeros_like(above)
     np.subtract(above[:, 1:], above[:, :-1], out=steps[:, 1:])
@@ -202,7 +202,7 @@ def _rice(numbers: Above) -> tuple[IntArray, IntArray]:
     The best width lies at log2 of the mean times ln 2, or just above.
     """
     count = numbers.shape[-1]
-    mean = numbers.sum(axis=-1, dtype=np.int64) / count
+    mean = numbers.mean(axis=-1)
     below = np.maximum(bit_length((mean * np.log(2)).astype(np.int64)) - 1, 0)
     shifted = numbers >> below.astype(numbers.dtype)[:, None]
     bits = shifted.sum(axis=-1, dtype=np.int64) + count * (below + 1)

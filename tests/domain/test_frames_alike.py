@@ -193,6 +193,14 @@ def test_integers_far_apart_are_coded_without_loss(spread: int) -> None:
         assert_same_bits(decoded, frame)
 
 
+def test_many_integers_far_apart_take_no_more_than_their_bytes() -> None:
+    numbers = np.random.default_rng(5).integers(0, 2**52, (1, 1, 5_000)).astype(float)
+    times = np.arange(5_000)[None]
+    (encoded,) = encode_many(build_frames(headers(1, 1), [1], times, numbers))
+    assert len(encoded) < 8 * 5_000
+    np.testing.assert_array_equal(decode(encoded).values[0], numbers[0, 0])
+
+
 def test_sums_that_nearly_cancel_are_those_of_the_readings() -> None:
     header = FrameHeader("pump", "agent", (ChannelHeader("t", "degC", 1.0, 273.15),))
     random = np.random.default_rng(4)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from domain.errors import Conflict, HeddleError, InvalidInput, Unavailable
 from eventlog.batch import Batch, Head, Known
 from eventlog.batch_storage import LOCK_LEDGER, SINGLE_STATEMENT_EVENTS_MAX
-from eventlog.copy_format import EVENT_COLUMNS, copy_stream
+from eventlog.copy_format import EVENT_COLUMNS, copy_stream, microseconds
 from eventlog.database import Connection, Pool, create_pool
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Appended, IdempotencyKey, Ledger
@@ -490,6 +490,7 @@ async def test_every_time_is_stored_to_the_microsecond(ledger: Ledger, others: i
     await ledger.append([*events, *(fact(f"other-{n}") for n in range(others))])
     stored = await read_page(ledger, 0, limit=len(moments))
     assert [event.occurred_at for event in stored] == moments
+    assert [event.occurred_us for event in stored] == [microseconds(moment) for moment in moments]
 
 
 @pytest.mark.parametrize("way", ["one by one", "one statement", "copy"])

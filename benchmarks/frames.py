@@ -24,13 +24,12 @@ from benchmarks.scratch import run_as_served, scratch_server
 from domain.asset import telemetry_stream
 from domain.frame_decoding import decode_many
 from domain.frame_encoding import encode_many
-from domain.frame_stacks import hash_frames
+from domain.frame_stacks import build_frames, hash_frames
 from domain.frames import (
     ChannelHeader,
     FloatArray,
     Frame,
     FrameHeader,
-    build_frame,
     time_from_ns,
 )
 from domain.identifiers import uuid7
@@ -151,13 +150,22 @@ class _Windows:
         self._steps = np.arange(ROWS_A_FRAME, dtype=np.int64) * SECOND_NS
         self._made = [0] * assets
 
-    def frame(self, asset: int) -> Frame:
-        """Return the next frame of `asset`."""
+    def frames(self, assets: Sequence[int]) -> list[Frame]:
+        """Return the next frame of each of `assets`."""
+        numbers = [self._next(asset) for asset in assets]
+        starts = START_NS + np.array(numbers) * (ROWS_A_FRAME * SECOND_NS)
+        windows = [self._recording.window(n + a) for n, a in zip(numbers, assets, strict=True)]
+        return build_frames(
+            [self._headers[asset] for asset in assets],
+            [number + 1 for number in numbers],
+            starts[:, None] + self._steps,
+            np.array(windows),
+        )
+
+    def _next(self, asset: int) -> int:
         number = self._made[asset]
         self._made[asset] += 1
-        clock = START_NS + number * ROWS_A_FRAME * SECOND_NS + self._steps
-        values = self._recording.window(number + asset)
-        return build_frame(self._headers[asset], number + 1, [clock], values, [None] * len(values))
+        return number
 
 
 def _events(frames: Sequence[Frame]) -> list[NewEvent]:
@@ -184,7 +192,7 @@ def _events(frames: Sequence[Frame]) -> list[NewEvent]:
 
 def _measure_codec(report: Report, name: str, recording: Recording) -> None:
     windows = _Windows(recording, 200)
-    frames = [windows.frame(n % 200) for n in range(400)]
+    frames = windows.frames([n % 200 for n in range(400)])
     encoded = encode_many(frames)
     readings = sum(frame.reading_count for frame in frames)
     report.figures[f"{name}_payload_bytes_a_reading"] = Figure(
@@ -265,7 +273,7 @@ async def _transactions(
     async def caller() -> None:
         nonlocal readings
         for asset in turns:
-            frames = [windows.frame(asset) for _ in range(FRAMES_A_TRANSACTION)]
+            frames = windows.frames([asset] * FRAMES_A_TRANSACTION)
             await ledger.append(_events(frames))
             readings += sum(frame.reading_count for frame in frames)
 
@@ -280,7 +288,7 @@ async def _agents(ledger: Ledger, recording: Recording, rounds: int) -> float:
     started = time.perf_counter()
     waiting: asyncio.Future[list[Appended]] | None = None
     for _ in range(rounds):
-        events = _events([windows.frame(asset) for asset in range(200)])
+        events = _events(windows.frames(range(200)))
         readings += 200 * 8 * ROWS_A_FRAME
         if waiting is not None:
             await waiting
@@ -308,7 +316,7 @@ async def _log_bytes(pool: Pool) -> int:
 
 async def _bare_copy(pool: Pool, recording: Recording, frames_a_copy: int) -> float:
     windows = _Windows(recording, 200)
-    frames = [windows.frame(n % 200) for n in range(4_000)]
+    frames = windows.frames([n % 200 for n in range(4_000)])
     async with pool.acquire() as connection:
         return await copy_frames(connection, _events(frames), frames_a_copy)
 

@@ -36,7 +36,7 @@ from domain.asset import CommissionAsset, RegisterAsset, telemetry_stream
 from domain.asset_types import asset_type
 from domain.frame_batches import BATCH_MEDIA_TYPE, BatchItem, encode_batch
 from domain.frame_checks import header_for
-from domain.frame_encoding import encode
+from domain.frame_encoding import encode_many
 from domain.frames import Frame, build_frame, time_from_ns
 from domain.identifiers import uuid7
 from eventlog.commands import handle
@@ -184,8 +184,8 @@ def _bodies(frames: Sequence[Frame], frames_a_request: int) -> list[bytes]:
     bodies = []
     for start in range(0, len(frames), frames_a_request):
         items = [
-            BatchItem(uuid7(1_700_000_000_000, os.urandom(10)), encode(frame))
-            for frame in frames[start : start + frames_a_request]
+            BatchItem(uuid7(1_700_000_000_000, os.urandom(10)), encoded)
+            for encoded in encode_many(frames[start : start + frames_a_request])
         ]
         bodies.append(encode_batch(items))
     return bodies

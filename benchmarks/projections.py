@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import os
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -13,8 +15,11 @@ from functools import partial
 from typing import ClassVar
 
 from api.plant_history import plant_history
+from api.projections_cli import COLLECTED_AFTER
 from benchmarks.report import Figure, Report
+from benchmarks.runner_memory import peaks_mib
 from benchmarks.scratch import run_as_served, scratch_server
+from benchmarks.thread_events import three_links_each
 from domain.asset import SetpointReported
 from domain.identifiers import uuid7
 from eventlog.database import Connection, create_pool
@@ -118,16 +123,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare this benchmark's options."""
     parser.add_argument("--events", type=int, default=200_000, help="length of the plain log")
     parser.add_argument("--parts", type=int, default=2_000, help="parts of the generated plant")
+    parser.add_argument(
+        "--history", type=int, default=100_000, help="events, and twice as many, for the memory"
+    )
 
 
 def run(arguments: argparse.Namespace) -> Report:
     """Measure and return the figures."""
     with scratch_server() as server:
-        return run_as_served(_measure(server.url, arguments.events, arguments.parts))
+        return run_as_served(_measure(server.url, arguments))
 
 
-async def _measure(database_url: str, count: int, parts: int) -> Report:
+async def _measure(database_url: str, arguments: argparse.Namespace) -> Report:
     report = Report("projections")
+    count, parts = arguments.events, arguments.parts
     async with _opened(database_url, "plant-1") as ledger:
         await ledger.pool.execute(TABLES)
         await _append(ledger, [_fact(n) for n in range(count)])
@@ -137,11 +146,11 @@ async def _measure(database_url: str, count: int, parts: int) -> Report:
             rate = await _rate(count, partial(_folded, ledger, database_url, projection))
             report.figures[f"{projection.name}_folded_per_s"] = Figure(rate, "events/s", read, goal)
         for projection, goal in ((Plain(), 60_000), (Upserting(), 60_000)):
-            rate = await _rate(count, partial(rebuild, ledger.pool, projection))
+            rate = await _rate_alone(count, partial(rebuild, ledger.pool, projection))
             report.figures[f"{projection.name}_rebuilt_per_s"] = Figure(
                 rate, "events/s", read, goal
             )
-        rate = await _rate(count, lambda: check(ledger.pool, ledger, Plain()))
+        rate = await _rate_alone(count, lambda: check(ledger.pool, ledger, Plain()))
         report.figures["plain_checked_per_s"] = Figure(rate, "events/s", read)
     async with _opened(database_url, "plant-2") as ledger:
         history = [
@@ -156,15 +165,35 @@ async def _measure(database_url: str, count: int, parts: int) -> Report:
         ]
         await _append(ledger, history)
         await _folded(ledger, database_url, ProductionProjection())
-        rate = await _rate(len(history), lambda: rebuild(ledger.pool, ProductionProjection()))
+        rebuilding = partial(rebuild, ledger.pool, ProductionProjection())
+        rate = await _rate_alone(len(history), rebuilding)
         report.figures["production_rebuilt_per_s"] = Figure(rate, "events/s", None, 60_000)
-    report.notes = [
+    if arguments.history:
+        await _remember(report, database_url, arguments.history)
+    report.notes += [
         f"{count:,} facts of about 160 bytes on {STREAMS:,} streams, and a generated plant of "
         f"{parts:,} parts with {len(history):,} events; one process, fsync on",
         "limit: the same events read and decoded, two pages held; a rebuild reads, folds, vacuums, "
         "analyses and exchanges the tables",
     ]
     return report
+
+
+async def _remember(report: Report, database_url: str, length: int) -> None:
+    """Compare what runners hold in memory after a history and after one twice as long."""
+    async with _opened(database_url, "plant-3") as ledger:
+        draw = random.Random(5)
+        told = three_links_each("hist", lambda: draw.randrange(1_000_000))
+        for _ in range(0, 2 * length, APPENDED_AT_ONCE):
+            await ledger.append(list(itertools.islice(told, APPENDED_AT_ONCE)))
+        head = await ledger.head()
+        once, twice = await peaks_mib(database_url, ledger.name, [head // 2, head])
+    report.figures["runner_peak_memory"] = Figure(twice, "MiB", once, ceiling=True)
+    report.figures["runner_peak_memory_by_half"] = Figure(twice / once, "x", goal=1.1, ceiling=True)
+    report.notes.append(
+        f"memory: peak of a process with the runners of thread, production and quality, of {head:,}"
+        f" events of three links each, nearly each of a thing of its own; limit: after half of them"
+    )
 
 
 @asynccontextmanager
@@ -201,6 +230,16 @@ async def _rate(count: int, work: Callable[[], Awaitable[object]]) -> float:
     began = time.perf_counter()
     await work()
     return count / (time.perf_counter() - began)
+
+
+async def _rate_alone(count: int, work: Callable[[], Awaitable[object]]) -> float:
+    """Return the rate of `work` in a process that does nothing else, as `heddle rebuild`."""
+    served = gc.get_threshold()
+    gc.set_threshold(*COLLECTED_AFTER)
+    try:
+        return await _rate(count, work)
+    finally:
+        gc.set_threshold(*served)
 
 
 async def _read(ledger: Ledger, count: int) -> None:

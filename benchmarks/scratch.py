@@ -26,16 +26,29 @@ class Scratch(NamedTuple):
 
 
 @contextmanager
-def scratch_server() -> Iterator[Scratch]:
-    """Serve an empty, migrated database."""
+def scratch_folder() -> Iterator[Path]:
+    """Lend a data directory that is gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="heddle-bench-"))
     folder.chmod(0o711)  # root's server runs as an account of its own and has to pass
     try:
-        with EmbeddedPostgres.start(folder) as server:
-            upgrade(server.url)
-            yield Scratch(folder, server.url)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def scratch_server() -> Iterator[Scratch]:
+    """Serve an empty, migrated database."""
+    with scratch_folder() as folder, serving(folder) as server:
+        yield server
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Scratch]:
+    """Serve the migrated database of `folder`, which is made when it is not there."""
+    with EmbeddedPostgres.start(folder) as server:
+        upgrade(server.url)
+        yield Scratch(folder, server.url)
 
 
 def run_as_served(measuring: Coroutine[Any, Any, T]) -> T:

@@ -9,11 +9,8 @@ import argparse
 import gc
 import itertools
 import random
-import statistics
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +18,8 @@ import httpx
 
 from benchmarks.ingest import _free_port, _serving
 from benchmarks.report import Figure, Report
-from benchmarks.scratch import run_as_served, scratch_server
+from benchmarks.scratch import run_as_served, scratch_folder, serving
+from benchmarks.thread_events import moved, three_links_each
 from benchmarks.thread_factory import (
     ASSEMBLY,
     COIL_PARTS,
@@ -35,30 +33,27 @@ from benchmarks.thread_factory import (
     part_key,
     top_of,
 )
-from domain.material.part import PartCreated
-from domain.material.process_run import ProcessRunStarted
-from domain.quality.inspection import (
-    Characteristic,
-    InspectionRecorded,
-    Judge,
-    Verdict,
+from benchmarks.thread_live import (
+    Live,
+    Question,
+    answered,
+    ask_beside_feed,
+    ask_cold,
+    p50_ms,
+    p99_ms,
 )
 from eventlog.database import Connection, create_pool
-from eventlog.envelope import NewEvent, RecordedEvent, new_fact
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf, read_page
 from projections.as_of import AsOf
 from projections.thread import ThreadProjection
 from projections.trace import BACK_LINKS, FORWARD_LINKS, NODES_MAX, recall, trace
-from projections.traced import Direction, Trace
+from projections.traced import Direction
 
 LEDGER: Final = "plant-1"
 BATCH_EVENTS: Final = 1_000
-NOW: Final = datetime(2025, 1, 1, tzinfo=UTC)
-"""When what is folded occurred."""
-
-Question = Callable[[int], Awaitable[object]]
-"""Asks once; the number says which of many roots is asked about."""
+LIVE_ROUNDS: Final = 150
+"""Answers at least, of which a 99th percentile beside the feed is told."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,12 +65,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """Measure and return the figures."""
-    with scratch_server() as server:
-        return run_as_served(_measure(arguments, server.folder, server.url))
-
-
-async def _measure(arguments: argparse.Namespace, folder: Path, database_url: str) -> Report:
     report = Report("thread")
+    with scratch_folder() as folder:
+        with serving(folder) as server:
+            factory = run_as_served(_measure(report, arguments, folder, server.url))
+        ask_cold(report, folder, LEDGER, factory)
+    return report
+
+
+async def _measure(
+    report: Report, arguments: argparse.Namespace, folder: Path, database_url: str
+) -> Factory:
     pool = await create_pool(database_url)
     ledger = await Ledger.open(pool, LEDGER)
     try:
@@ -83,11 +83,12 @@ async def _measure(arguments: argparse.Namespace, folder: Path, database_url: st
         gc.freeze()  # as `heddle serve` does
         await _ask(report, ledger, factory, arguments.rounds)
         await _ask_over_http(report, folder, database_url, factory, arguments.rounds)
+        await _ask_live(report, ledger, database_url, factory, arguments.rounds)
         await _fold(report, ledger, factory, arguments.events)
     finally:
         await ledger.close()
         await pool.close()
-    report.notes = [
+    report.notes += [
         f"{factory.parts:,} parts: {factory.nodes:,} nodes, {factory.edges:,} edges, "
         f"{factory.standings:,} states told, {factory.bytes / 2**30:.2f} GiB, put straight into "
         f"the tables in {factory.seconds:.0f} s; 1 % of the consumptions corrected later",
@@ -97,7 +98,7 @@ async def _measure(arguments: argparse.Namespace, folder: Path, database_url: st
         "folding: real events of three links and one state, through the projection, in "
         f"transactions of {BATCH_EVENTS:,}",
     ]
-    return report
+    return factory
 
 
 # --- questions ----------------------------------------------------------------------------
@@ -125,7 +126,7 @@ async def _ask(report: Report, ledger: Ledger, factory: Factory, rounds: int) ->
             if asked.now is not None:
                 now, then = await _compared((asked.now, asked.question), asked.rounds)
                 report.figures[f"{name}_by_current"] = Figure(
-                    _p50(then) / _p50(now), "x", goal=1.15, ceiling=True
+                    p50_ms(then) / p50_ms(now), "x", goal=1.15, ceiling=True
                 )
         for plan in _NOT_PLANNED:
             await pinned.execute(f"reset {plan}")
@@ -141,14 +142,13 @@ async def _ask_beside(report: Report, name: str, asked: Asked) -> None:
     """Ask as it comes, with objects made of it, and bare."""
 
     async def with_objects(turn: int) -> object:
-        found = await asked.question(turn)
-        return (found.nodes, found.edges) if isinstance(found, Trace) else found
+        return await answered(asked.question, turn)
 
     packed, own, bare = await _compared((asked.question, with_objects, asked.bare), asked.rounds)
-    report.figures[name] = Figure(_p50(own), "ms", goal=asked.goal_ms, ceiling=True)
-    report.figures[f"{name}_packed"] = Figure(_p50(packed), "ms", _p50(bare), ceiling=True)
+    report.figures[name] = Figure(p50_ms(own), "ms", goal=asked.goal_ms, ceiling=True)
+    report.figures[f"{name}_packed"] = Figure(p50_ms(packed), "ms", p50_ms(bare), ceiling=True)
     if asked.p99:
-        report.figures[f"{name}_p99"] = Figure(_p99(own), "ms", goal=asked.goal_ms, ceiling=True)
+        report.figures[f"{name}_p99"] = Figure(p99_ms(own), "ms", goal=asked.goal_ms, ceiling=True)
 
 
 def _questions(
@@ -253,12 +253,17 @@ async def _compared(questions: Sequence[Question], rounds: int) -> list[list[flo
     return took
 
 
-def _p50(seconds: Sequence[float]) -> float:
-    return statistics.median(seconds) * 1e3
-
-
-def _p99(seconds: Sequence[float]) -> float:
-    return statistics.quantiles(seconds, n=100)[98] * 1e3
+async def _ask_live(
+    report: Report, ledger: Ledger, database_url: str, factory: Factory, rounds: int
+) -> None:
+    """Ask some of the questions beside a feed."""
+    async with ledger.pool.acquire() as pinned:
+        questions = _questions(ledger, pinned, factory, max(rounds, LIVE_ROUNDS))
+    asked = {
+        name: Live(questions[name].question, max(rounds, LIVE_ROUNDS))
+        for name in ("back_trace", "recall_10k_as_counts", "chain_of_50")
+    }
+    await ask_beside_feed(report, database_url, ledger, factory, asked)
 
 
 _BARE_CLOSURE: Final = """
@@ -392,7 +397,7 @@ async def _ask_over_http(
                 inside = report.figures[name]
                 goal = None if inside.goal is None else 2 * inside.goal
                 report.figures[f"{name}_over_http"] = Figure(
-                    _p50(took), "ms", inside.value, goal, ceiling=True
+                    p50_ms(took), "ms", inside.value, goal, ceiling=True
                 )
 
 
@@ -408,7 +413,7 @@ async def _fold(report: Report, ledger: Ledger, factory: Factory, count: int) ->
         ("fold_spread_over_old_parts", 12_000, lambda: draw.randrange(factory.parts)),
     ):
         first = await ledger.head()
-        new = list(itertools.islice(_events(name, part), count))
+        new = list(itertools.islice(three_links_each(name[5:9], part), count))
         for at in range(0, count, BATCH_EVENTS):
             await ledger.append(new[at : at + BATCH_EVENTS])
         links, cpu_s, wall_s = await _fold_all(ledger, factory, first)
@@ -424,7 +429,7 @@ async def _fold_all(ledger: Ledger, factory: Factory, after: int) -> tuple[int, 
     cpu_s = wall_s = 0.0
     while page := await read_page(ledger, after, limit=BATCH_EVENTS, payloads=PayloadOf.FACTS):
         after = page[-1].position
-        events = [_moved(event, factory.position) for event in page]
+        events = [moved(event, factory.position) for event in page]
         cpu, wall = time.process_time(), time.perf_counter()
         async with ledger.pool.acquire() as connection, connection.transaction():
             await connection.execute("set local synchronous_commit = off")
@@ -433,56 +438,3 @@ async def _fold_all(ledger: Ledger, factory: Factory, after: int) -> tuple[int, 
         wall_s += time.perf_counter() - wall
     told = await ledger.pool.fetchval("select count(*) from thread_edge where rec_from > $1", 0)
     return told - before, cpu_s, wall_s
-
-
-def _moved(event: RecordedEvent, by: int) -> RecordedEvent:
-    """Return `event` as it would stand `by` positions further on."""
-    row = tuple(event._row)
-    moved: Any = (row[0] + by, *row[1:])
-    return RecordedEvent(event.ledger, moved)
-
-
-def _events(label: str, part: Callable[[], int]) -> Iterator[NewEvent]:
-    """Yield events of three links each: runs begun, parts made, inspected, put together."""
-    for n in itertools.count():
-        number = f"{label[5:9]}{n:08d}"
-        known = part_key(part()).partition(":")[2]
-        fact: Any
-        match n % 4:
-            case 0:
-                stream = f"process-run:{number}"
-                fact = ProcessRunStarted(
-                    number,
-                    f"m{n % 50}______",
-                    "milling",
-                    f"{n % 40}____",
-                    "DRW-7@B",
-                    None,
-                    None,
-                    (),
-                )
-            case 1:
-                stream = f"part:{number}"
-                fact = PartCreated(number, "PN-1", "DRW-7@B", f"{number[:-1]}0", "l000000000")
-            case _:
-                stream = f"inspection:{number}"
-                fact = InspectionRecorded(
-                    number,
-                    f"part:{known}",
-                    None,
-                    "PLAN-3@A",
-                    (Characteristic("bore", 10.0, 9.9, 10.1, 10.02, "mm", f"CMM-{n % 20}"),),
-                    (),
-                    (),
-                    Verdict.GOOD,
-                    Judge.PERSON,
-                    None,
-                    (),
-                )
-        yield new_fact(
-            stream,
-            fact,
-            event_id=uuid.uuid5(uuid.NAMESPACE_OID, number),
-            occurred_at=NOW + timedelta(seconds=n),
-            actor="user:mara",
-        )

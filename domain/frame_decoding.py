@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from domain.errors import InvalidInput, MalformedFrame
+from domain.frame_columns import read_alike, shape_of
 from domain.frame_decoding_1 import decode_1
 from domain.frame_header import VALUE_TYPES, FrameHeader
 from domain.frame_layout import (
@@ -27,7 +28,8 @@ from domain.frame_layout import (
     ByteReader,
     peek,
 )
-from domain.frame_outline import Outline, outlined
+from domain.frame_outline import Outline, outlined, with_columns
+from domain.frame_stacks import frames_of_rows
 from domain.frames import (
     TEXT_LENGTH_MAX,
     ByteArray,
@@ -50,7 +52,7 @@ from domain.integer_columns import (
     Column,
 )
 
-READINGS_AT_ONCE: Final = 32_768
+READINGS_AT_ONCE: Final = 65_536
 """What is decoded as one matrix: more would leave the processor's caches."""
 
 _POWERS: Final = np.array(POWERS)
@@ -73,7 +75,7 @@ def decode(encoded: bytes) -> Frame:
     prelude = peek(encoded)
     if prelude.version == FIRST_VERSION:
         return decode_1(encoded, prelude)
-    (frame,) = _decoded_together([outlined(encoded, prelude)])
+    (frame,) = _decoded_together([with_columns(outlined(encoded, prelude))])
     return frame
 
 
@@ -107,18 +109,50 @@ def decode_many(encoded: Sequence[bytes]) -> list[Frame | InvalidInput]:
 
 def _settle(waiting: list[tuple[int, Outline]], results: list[Frame | InvalidInput | None]) -> None:
     """Put the frames of `waiting`, or what is wrong with them, where they belong."""
+    shapes: dict[tuple[str, int, int] | None, list[tuple[int, Outline]]] = {}
+    for one in waiting:
+        shapes.setdefault(shape_of(one[1]), []).append(one)
+    for shape, some in shapes.items():
+        decoded = _decoded_each if shape is None else _decoded_alike
+        try:
+            frames = decoded([outline for _, outline in some])
+        except InvalidInput:
+            # One of them is at fault; each is looked at alone.
+            for index, outline in some:
+                results[index] = _decoded_alone(outline)
+            continue
+        for (index, _), frame in zip(some, frames, strict=True):
+            results[index] = frame
+
+
+def _decoded_each(outlines: Sequence[Outline]) -> list[Frame]:
+    return _decoded_together([with_columns(outline) for outline in outlines])
+
+
+def _decoded_alone(outline: Outline) -> Frame | InvalidInput:
     try:
-        frames = _decoded_together([outline for _, outline in waiting])
+        (frame,) = _decoded_each([outline.begun()])
     except InvalidInput as error:
-        if len(waiting) == 1:
-            results[waiting[0][0]] = error
-            return
-        # One of them is at fault; each is looked at alone.
-        for one in waiting:
-            _settle([one], results)
-        return
-    for (index, _), frame in zip(waiting, frames, strict=True):
-        results[index] = frame
+        return error
+    return frame
+
+
+def _decoded_alike(outlines: Sequence[Outline]) -> list[Frame]:
+    """Return the frames of `outlines`, which have one shape."""
+    read = read_alike(outlines)
+    clocks = _typed(_CLOCK, read.clocks, read.clock_exponents)
+    headers = [outline.header for outline in outlines]
+    uniform_type = headers[0].uniform_type
+    assert uniform_type is not None, "frames of one shape are of one type"
+    values = _typed(uniform_type, read.integers, read.exponents)
+    clocks.flags.writeable = values.flags.writeable = False
+    shared = SharedRows(
+        values,
+        np.concatenate([header.factors for header in headers]),
+        np.concatenate([header.offsets for header in headers]),
+        (read.exponents, read.integers),
+    )
+    return frames_of_rows(headers, [outline.sequence for outline in outlines], clocks, shared)
 
 
 # --- the columns of many frames together --------------------------------------------------
@@ -156,7 +190,7 @@ class _Pool:
         if self.headers:
             factors = np.concatenate([header.factors for header in self.headers])
             offsets = np.concatenate([header.offsets for header in self.headers])
-            self.shared = SharedRows(self.matrix, factors, offsets, exponents)
+            self.shared = SharedRows(self.matrix, factors, offsets, (exponents, integers))
 
 
 @dataclass(slots=True)
@@ -362,7 +396,7 @@ def _assembled(outline: Outline, place: _Place, masks: dict[int, ByteArray]) -> 
     else:
         qualities = tuple(good_mask(len(column)) for column in values)
     frame = Frame(header, outline.sequence, clocks, values, qualities, rows)
-    if frame.header.has_text:
+    if frame.text_channels:
         check_text_bytes(frame)
     return frame
 

@@ -7,7 +7,6 @@ reads it back; ``docs/frame-format.md`` specifies the bytes.
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from domain.bit_packing import LowBits, Sections, packed_ones, unary_ends
+from domain.column_choice import Above, Coded, choose_above, narrowed
 from domain.errors import InvalidInput
 from domain.frame_layout import (
     FRAME_MAGIC,
@@ -28,21 +29,15 @@ from domain.frame_layout import (
     XOR_SHUFFLED,
     compressed,
 )
-from domain.frame_scaling import exact_integers
+from domain.frame_scaling import exact_integers, scaled_rows
+from domain.frame_stacks import shared_rows
 from domain.frames import FRAME_BYTES_MAX, Frame, IntArray, Quality, good_mask
 from domain.frames import Column as Values
-from domain.integer_columns import (
-    DRIFT,
-    SPREAD_MAX,
-    TABLE,
-    UNARY,
-    Coded,
-    choose,
-    pack_low_bits,
-    pack_unary,
-)
+from domain.integer_columns import DRIFT, SPREAD_MAX, TABLE, UNARY, byte_length
 
-READINGS_AT_ONCE: Final = 32_768
+READINGS_AT_ONCE: Final = 65_536
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 def encode(frame: Frame) -> bytes:
@@ -79,40 +74,156 @@ class _Column:
 
     Parameters
     ----------
-    integers : int64, shape (n,); None where the values have no exact integers
+    low, above : the smallest integer and how far above it each lies; None where the values have
+        no exact integers
     packed : what of it lies in the packed section
     flags : of its kind, besides how the integers are coded
     """
 
-    integers: IntArray | None
+    low: int = 0
+    above: Above | None = None
     exponent: int = 0
     packed: bytes = b""
     packing: int = SHUFFLED
     flags: int = 0
-    row: tuple[Coded, int] | None = None
 
 
 @dataclass(slots=True)
-class _Parts:
-    frame: Frame
-    columns: list[_Column] = field(default_factory=list)
+class _Alike:
+    """The columns of one length: which they are, and their integers, some rows at a time."""
+
+    columns: list[IntArray] = field(default_factory=list)
+    low: list[IntArray] = field(default_factory=list)
+    above: list[Above] = field(default_factory=list)
+
+
+class _Columns:
+    """The columns of all frames, numbered frame after frame.
+
+    Parameters
+    ----------
+    frame_columns : how many columns each frame has
+    """
+
+    def __init__(self, frame_columns: Sequence[int]) -> None:
+        self.frame_columns = np.array(frame_columns)
+        self.first: IntArray = np.cumsum(self.frame_columns) - self.frame_columns
+        self.flags, self.packings, self.exponents = np.zeros(
+            (3, int(self.frame_columns.sum())), np.int64
+        )
+        self.packed: list[list[bytes]] = [[] for _ in frame_columns]
+        self.alike: dict[int, _Alike] = {}
+
+    def put(self, place: int, columns: Sequence[_Column]) -> None:
+        """Take in the `columns` of the frame at `place`."""
+        for number, column in enumerate(columns, int(self.first[place])):
+            if column.above is not None:
+                low = np.array([column.low], np.int64)
+                self._put(np.array([number]), low, column.above[None])
+            self.flags[number] = column.flags
+            self.packings[number] = column.packing
+            self.exponents[number] = column.exponent
+        self.packed[place] = [column.packed for column in columns if column.packed]
+
+    def put_matrix(self, places: IntArray, clocks: _Integers, values: _Integers) -> None:
+        """Take in the frames at `places`, of one clock and the same number of channels each."""
+        numbers = self.first[places, None] + np.arange(self.frame_columns[places[0]])
+        of_values = numbers[:, 1:].reshape(-1)
+        self._put(numbers[:, 0], clocks.low, clocks.above)
+        self._put(of_values, values.low, values.above)
+        self.exponents[numbers[:, 0]] = clocks.exponents
+        self.exponents[of_values] = values.exponents
+
+    def _put(self, numbers: IntArray, low: IntArray, above: Above) -> None:
+        alike = self.alike.setdefault(above.shape[1], _Alike())
+        alike.columns.append(numbers)
+        alike.low.append(low)
+        alike.above.append(above)
+
+
+@dataclass(frozen=True, slots=True)
+class _Integers:
+    """Rows of integers times powers of ten.
+
+    Parameters
+    ----------
+    low : the smallest of each row
+    above : how far above it they lie, shape (n_rows, n)
+    sound : whether they are such at all
+    """
+
+    exponents: IntArray
+    low: IntArray
+    above: Above
+    sound: BoolArray
+
+    def rows(self, kept: BoolArray) -> _Integers:
+        """Return the rows that are `kept`."""
+        if kept.all():
+            return self
+        return _Integers(self.exponents[kept], self.low[kept], self.above[kept], self.sound[kept])
 
 
 def _encoded_together(frames: Sequence[Frame]) -> list[bytes]:
-    scaled = _scaled_columns(frames)
-    parts = [_Parts(frame, list(_columns(frame, scaled))) for frame in frames]
-    _choose(parts)
-    bits = _Bits()
-    described = [_described(part, index, bits) for index, part in enumerate(parts)]
-    low_bits = pack_low_bits(bits.low, bits.widths, bits.low_frames, len(parts))
-    unary = pack_unary(bits.above, bits.above_frames, len(parts))
+    alike: dict[tuple[str, int, int] | None, list[int]] = {}
+    for place, frame in enumerate(frames):
+        alike.setdefault(_matrix_shape(frame), []).append(place)
+    others = alike.pop(None, [])
+    matrices: list[tuple[IntArray, _Integers, _Integers]] = []
+    frame_columns = [1 + len(frame.values) for frame in frames]
+    for members in alike.values():
+        clocks, values = _matrix([frames[place] for place in members])
+        sound = clocks.sound & values.sound.reshape(len(members), -1).all(axis=1)
+        places = np.array(members)
+        others += places[~sound].tolist()
+        if sound.any():
+            of_values = np.repeat(sound, len(values.sound) // len(members))
+            matrices.append((places[sound], clocks.rows(sound), values.rows(of_values)))
+    each = _each([frames[place] for place in others])
+    for place, of_frame in zip(others, each, strict=True):
+        frame_columns[place] = len(of_frame)
+    columns = _Columns(frame_columns)
+    for matrix in matrices:
+        columns.put_matrix(*matrix)
+    for place, of_frame in zip(others, each, strict=True):
+        columns.put(place, of_frame)
     return [
-        _joined(part, description + low + above)
-        for part, description, low, above in zip(parts, described, low_bits, unary, strict=True)
+        _joined(frame, packed, described)
+        for frame, packed, described in zip(
+            frames, columns.packed, _described(columns), strict=True
+        )
     ]
 
 
-_Scaled = Iterator[tuple[int, IntArray] | None]
+def _matrix_shape(frame: Frame) -> tuple[str, int, int] | None:
+    """Return type, channels and length of what is one matrix of GOOD numbers; else None."""
+    header = frame.header
+    if header.uniform_type is None or header.rates_hz[0] is not None or not frame.all_good:
+        return None
+    return header.uniform_type, len(frame.values), len(frame.clocks[0])
+
+
+def _matrix(frames: Sequence[Frame]) -> tuple[_Integers, _Integers]:
+    """Return clocks and values of `frames`, which have one `_matrix_shape`."""
+    channels = len(frames[0].values)
+    rows = shared_rows(frames)
+    if rows is None:
+        together = np.concatenate([column for frame in frames for column in frame.values])
+        scaled = exact_integers(together.reshape(len(frames) * channels, -1))
+    else:
+        shared, first = rows
+        scaled = scaled_rows(shared).rows(slice(first, first + len(frames) * channels))
+    values = _Integers(scaled.decimals, scaled.low, scaled.above, scaled.exact)
+    return _clock_rows(np.array([frame.clocks[0] for frame in frames])), values
+
+
+def _each(frames: Sequence[Frame]) -> list[list[_Column]]:
+    """Return the columns of each of `frames`, one by one."""
+    scaled = _scaled_columns(frames)
+    return [list(_columns(frame, scaled)) for frame in frames]
+
+
+_Scaled = Iterator[_Column | None]
 
 
 def _columns(frame: Frame, scaled: _Scaled) -> Iterator[_Column]:
@@ -124,45 +235,62 @@ def _columns(frame: Frame, scaled: _Scaled) -> Iterator[_Column]:
         frame.header.channels, frame.values, frame.qualities, strict=True
     ):
         masked = quality is not good_mask(len(quality)) and bool(quality.any())
-        if channel.is_text:
-            column = _text_column(values)
-        else:
-            found = next(scaled)
-            column = _packed_column(values) if found is None else _Column(found[1], found[0])
+        column = _text_column(values) if channel.is_text else next(scaled)
+        if column is None:
+            column = _packed_column(values)
         if masked:
             column.flags |= MASKED
             masks.append(quality)
         yield column
     for quality in masks:
-        yield _Column(quality.astype(np.int64))
+        low = int(quality.min())
+        yield _Column(low, quality.astype(np.int32) - low)
 
 
 def _clock_column(clock: IntArray, length: int) -> _Column:
     """Return a clock as ticks of the largest power of ten that divides all its times."""
-    start, steps = int(clock[0]), np.diff(clock)
-    if len(steps) == 0:
-        divisor = start
-    elif (steps == steps[0]).all():
-        divisor = math.gcd(start, int(steps[0]))
-    else:
-        divisor = math.gcd(start, int(np.gcd.reduce(steps)))
-    exponent = 0
-    while divisor and divisor % 10 == 0 and exponent < TICK_EXPONENT_MAX:
-        divisor //= 10
-        exponent += 1
-    ticks = clock // 10**exponent
-    if float(ticks[-1]) - float(ticks[0]) >= SPREAD_MAX:
+    rows = _clock_rows(clock[None])
+    if not rows.sound[0]:
         return _packed_column(clock)
-    return _Column(np.broadcast_to(ticks, length) if len(clock) < length else ticks, exponent)
+    above = rows.above[0]
+    return _Column(
+        int(rows.low[0]),
+        above if len(clock) == length else np.broadcast_to(above, length),
+        int(rows.exponents[0]),
+    )
+
+
+def _clock_rows(clocks: IntArray) -> _Integers:
+    """Return clocks, shape (n_frames, n), as ticks of the largest power of ten for each."""
+    start = clocks[:, 0]
+    divisor = np.gcd(start, 0)
+    if clocks.shape[1] > 1:
+        steps = clocks[:, 1:] - clocks[:, :-1]
+        divisor = np.gcd(start, steps[:, 0])
+        uneven = np.flatnonzero((steps != steps[:, :1]).any(axis=1))
+        divisor[uneven] = np.gcd(divisor[uneven], np.gcd.reduce(steps[uneven], axis=1))
+    exponents = (divisor[:, None] % _TICKS[1:] == 0).sum(axis=1)
+    exponents[divisor == 0] = 0
+    tick = _TICKS[exponents]
+    low, high = clocks.min(axis=1), clocks.max(axis=1)
+    # As floats, because two times may lie further apart than int64 can tell.
+    span = high.astype(np.float64) - low
+    sound = span < np.minimum(SPREAD_MAX * tick, 2.0**62)
+    above = (clocks - low[:, None]) // tick[:, None]
+    above[~sound] = 0
+    return _Integers(exponents, low // tick, narrowed(above, above.max(axis=1)), sound)
+
+
+_TICKS: Final = 10 ** np.arange(TICK_EXPONENT_MAX + 1, dtype=np.int64)
 
 
 def _text_column(values: Values) -> _Column:
     """Return texts as indexes into their distinct ones, in the order of first use."""
     places: dict[str, int] = {}
-    integers = np.array([places.setdefault(text, len(places)) for text in values.tolist()])
+    indexes = np.array([places.setdefault(text, len(places)) for text in values.tolist()], np.int32)
     texts = [text.encode() for text in places]
     table = struct.pack(f"<I{len(texts)}H", len(texts), *map(len, texts)) + b"".join(texts)
-    return _Column(integers, packed=table)
+    return _Column(0, indexes, packed=table)
 
 
 def _packed_column(values: Values) -> _Column:
@@ -177,11 +305,11 @@ def _packed_column(values: Values) -> _Column:
     ]
     sizes = [len(compressed(candidate)) for candidate in candidates]
     packing = XOR_SHUFFLED if sizes[1] < sizes[0] else SHUFFLED
-    return _Column(None, packed=candidates[packing], packing=packing, flags=PACKED)
+    return _Column(packed=candidates[packing], packing=packing, flags=PACKED)
 
 
 def _scaled_columns(frames: Sequence[Frame]) -> _Scaled:
-    """Return, for each numeric channel of `frames`, its decimals and integers.
+    """Return, for each numeric channel of `frames`, its integers.
 
     None stands for a channel whose values are no integers by a power of ten, or too far apart.
     """
@@ -197,17 +325,19 @@ def _scaled_columns(frames: Sequence[Frame]) -> _Scaled:
             alike.setdefault((channel.value_type, len(values)), []).append(len(columns))
             columns.append(values)
             masks.append(None if quality is good_mask(len(quality)) else quality)
-    found: list[tuple[int, IntArray] | None] = [None] * len(columns)
+    found: list[_Column | None] = [None] * len(columns)
     for places in alike.values():
         matrix = np.concatenate([columns[place] for place in places]).reshape(len(places), -1)
         for row, place in enumerate(places):
             mask = masks[place]
             if mask is not None and mask.any():
                 matrix[row] = _filled(matrix[row], mask)
-        exact, decimals, integers = exact_integers(matrix)
+        scaled = exact_integers(matrix)
         for row, place in enumerate(places):
-            if exact[row]:
-                found[place] = int(decimals[row]), integers[row]
+            if scaled.exact[row]:
+                found[place] = _Column(
+                    int(scaled.low[row]), scaled.above[row], int(scaled.decimals[row])
+                )
     return iter(found)
 
 
@@ -221,79 +351,92 @@ def _filled(column: Values, quality: npt.NDArray[np.uint8]) -> Values:
 # --- from integers to bytes ---------------------------------------------------------------
 
 
-def _choose(parts: Sequence[_Parts]) -> None:
-    """Give every column of integers its predictor, those of one length together."""
-    alike: dict[int, list[_Column]] = {}
-    for part in parts:
-        for column in part.columns:
-            if column.integers is not None:
-                alike.setdefault(len(column.integers), []).append(column)
-    for columns in alike.values():
-        matrix = np.concatenate([c.integers for c in columns if c.integers is not None])
-        coded = choose(matrix.reshape(len(columns), -1))
-        for row, column in enumerate(columns):
-            column.row = coded, row
-
-
-@dataclass(slots=True)
-class _Bits:
-    """The numbers of all frames that are to be packed, each with its frame."""
-
-    low: list[IntArray] = field(default_factory=list)
-    widths: list[int] = field(default_factory=list)
-    low_frames: list[int] = field(default_factory=list)
-    above: list[IntArray] = field(default_factory=list)
-    above_frames: list[int] = field(default_factory=list)
-
-
-def _described(part: _Parts, frame: int, bits: _Bits) -> bytes:
-    """Return descriptors and parameters of a frame's columns, and put its numbers into `bits`."""
-    descriptors: list[int] = []
-    parameters: list[bytes] = []
-    for column in part.columns:
-        if column.row is None:
-            descriptors += (column.flags, column.packing, 0)
-            continue
-        coded, row = column.row
-        kind, width, base, size = (
-            coded.kinds[row],
-            coded.widths[row],
-            coded.bases[row],
-            coded.sizes[row],
+def _described(columns: _Columns) -> list[bytes]:
+    """Return for each frame the descriptors and parameters of its columns, and their bits."""
+    frame_columns = columns.frame_columns
+    # Of packed columns all is zero, besides what they say of themselves.
+    count = len(columns.flags)
+    kind, width = columns.flags, columns.packings
+    low, base, drift, table_count, table_width, low_bits, unary_bits = np.zeros(
+        (7, count), np.int64
+    )
+    groups: list[tuple[IntArray, Coded]] = []
+    above: list[tuple[IntArray, IntArray]] = []
+    for alike in columns.alike.values():
+        at = np.concatenate(alike.columns)
+        coded = choose_above(np.concatenate(alike.low), np.concatenate(alike.above))
+        groups.append((at, coded))
+        kind[at] |= coded.kind
+        width[at] = coded.width
+        low[at], base[at], drift[at] = coded.low, coded.base, coded.drift
+        table_count[at], table_width[at] = coded.table_count, coded.table_width
+        low_bits[at] = coded.residuals.shape[1] * coded.width
+        unary = np.flatnonzero(coded.kind & UNARY)
+        ends = unary_ends(coded.residuals[unary] >> coded.width[unary, None])
+        unary_bits[at[unary]] = ends[:, -1]
+        above.append((at[unary], ends))
+    gap_bits = np.maximum(table_count - 1, 0) * table_width
+    section = Sections(gap_bits + low_bits, frame_columns)
+    bits = LowBits(section.byte_count)
+    for at, coded in groups:
+        _put(bits, coded, section.starts[at], gap_bits[at])
+    unary_section = Sections(unary_bits, frame_columns)
+    ones = packed_ones(
+        [(unary_section.starts[at, None] + ends - 1).reshape(-1) for at, ends in above],
+        unary_section.byte_count,
+    )
+    is_table, has_drift = kind & TABLE != 0, kind & DRIFT != 0
+    first = np.where(is_table, low, base)
+    size = np.maximum(byte_length(first), byte_length(drift))
+    descriptors = (
+        np.stack((kind, width, columns.exponents << 4 | size), axis=1).astype(np.uint8).tobytes()
+    )
+    parameters = _parameters(first, drift, size, has_drift)
+    tables = np.stack((table_count - 1, table_width, base), axis=1).astype(np.uint8)
+    fields = np.concatenate((parameters[0], tables), axis=1)
+    given = np.concatenate((parameters[1], np.repeat(is_table[:, None], 3, axis=1)), axis=1)
+    raw = fields[given].tobytes()
+    ends = np.concatenate(([0], np.cumsum(frame_columns)))
+    raw_ends = np.concatenate(([0], np.cumsum(given.sum(axis=1))))[ends].tolist()
+    return [
+        b"".join((descriptors[3 * begin : 3 * end], raw[raw_begin:raw_end], numbers, unary))
+        for begin, end, raw_begin, raw_end, numbers, unary in zip(
+            ends[:-1].tolist(),
+            ends[1:].tolist(),
+            raw_ends[:-1],
+            raw_ends[1:],
+            section.cut(bits.packed()),
+            unary_section.cut(ones),
+            strict=True,
         )
-        if kind & TABLE:
-            table = coded.tables[row]
-            first, gap_width = int(table[0]), _table_width(table)
-            size = _byte_length(first)
-            parameters.append(first.to_bytes(size, "little", signed=True))
-            parameters.append(bytes((len(table) - 1, gap_width, base)))
-            if gap_width:
-                bits.low.append(np.diff(table) - 1)
-                bits.widths.append(gap_width)
-                bits.low_frames.append(frame)
-        else:
-            parameters.append(base.to_bytes(size, "little", signed=True))
-            if kind & DRIFT:
-                parameters.append(coded.drifts[row].to_bytes(size, "little", signed=True))
-        descriptors += (kind | column.flags, width, column.exponent << 4 | size)
-        if width:
-            bits.low.append(coded.low[row])
-            bits.widths.append(width)
-            bits.low_frames.append(frame)
-        if kind & UNARY:
-            bits.above.append(coded.above[row])
-            bits.above_frames.append(frame)
-    return bytes(descriptors) + b"".join(parameters)
+    ]
 
 
-def _table_width(table: IntArray) -> int:
-    return int(np.diff(table).max(initial=1) - 1).bit_length()
+def _parameters(
+    first: IntArray, drift: IntArray, size: IntArray, has_drift: BoolArray
+) -> tuple[npt.NDArray[np.uint8], BoolArray]:
+    """Return 16 bytes for each column, of base and drift, and which of them are written."""
+    numbers = np.stack((first, drift), axis=1).astype("<i8").view(np.uint8)
+    of_base = np.arange(8) < size[:, None]
+    return numbers, np.concatenate((of_base, of_base & has_drift[:, None]), axis=1)
 
 
-def _joined(part: _Parts, columns: bytes) -> bytes:
+def _put(bits: LowBits, coded: Coded, starts: IntArray, gap_bits: IntArray) -> None:
+    """Put gaps of tables and low bits of residuals where their columns begin."""
+    tables = np.flatnonzero(coded.table_count)
+    if len(tables):
+        counts = coded.table_count[tables] - 1
+        gap_width = np.repeat(coded.table_width[tables], counts)
+        within = np.arange(len(coded.gaps)) - np.repeat(np.cumsum(counts) - counts, counts)
+        position = np.repeat(starts[tables], counts) + within * gap_width
+        bits.put(position, gap_width, coded.gaps.astype(np.uint64))
+    rows = np.flatnonzero(coded.width)
+    if len(rows):
+        bits.put_rows(starts[rows] + gap_bits[rows], coded.width[rows], coded.residuals[rows])
+
+
+def _joined(frame: Frame, packed: Sequence[bytes], columns: bytes) -> bytes:
     """Return the bytes of a frame, `columns` being what describes its columns, and their bits."""
-    frame = part.frame
-    packed = [column.packed for column in part.columns if column.packed]
     header, raw = frame.header.packed, b"".join(packed)
     lengths = [len(clock) for clock in frame.clocks]
     section = b""
@@ -310,13 +453,7 @@ def _joined(part: _Parts, columns: bytes) -> bytes:
         len(lengths),
     )
     encoded = b"".join(
-        (
-            prelude,
-            struct.pack(f"<{len(lengths)}I", *lengths),
-            header,
-            section,
-            columns,
-        )
+        (prelude, struct.pack(f"<{len(lengths)}I", *lengths), header, section, columns)
     )
     if len(encoded) > FRAME_BYTES_MAX:
         raise InvalidInput(
@@ -327,7 +464,3 @@ def _joined(part: _Parts, columns: bytes) -> bytes:
             limit=FRAME_BYTES_MAX,
         )
     return encoded
-
-
-def _byte_length(number: int) -> int:
-    return 0 if number == 0 else ((~number if number < 0 else number).bit_length() + 8) // 8

@@ -139,9 +139,14 @@ class FrameHeader:
         return types.pop() if self.clock_count == len(types) == 1 and "str" not in types else None
 
     @cached_property
-    def has_text(self) -> bool:
-        """Whether a channel holds text."""
-        return any(channel.is_text for channel in self.channels)
+    def numeric_channels(self) -> tuple[int, ...]:
+        """The indexes of the channels that have an SI: all but those that hold text."""
+        return tuple(n for n, channel in enumerate(self.channels) if not channel.is_text)
+
+    @cached_property
+    def text_channels(self) -> tuple[int, ...]:
+        """The indexes of the channels that hold text."""
+        return tuple(n for n, channel in enumerate(self.channels) if channel.is_text)
 
     @cached_property
     def is_first_version(self) -> bool:

@@ -28,7 +28,9 @@ _KINDS: Final = frozenset(
     | {PACKED, PACKED | MASKED}
 )
 _UNMASKED: Final = frozenset(kind for kind in range(256) if not kind & MASKED)
-_BASE_BYTES_MAX: Final = 8
+PLAIN_KINDS: Final = frozenset(kind for kind in _KINDS if not kind & (MASKED | PACKED))
+"""Of columns of integers without a mask."""
+BASE_BYTES_MAX: Final = 8
 _DESCRIPTOR: Final = struct.Struct("3B")
 
 
@@ -45,6 +47,7 @@ class Outline:
     masked : the channels that have a mask
     packings : for each column that lies in the packed section, how
     packed : the packed section, unpacked
+    at : byte at which the columns begin
     unary_count : how many integers the unary columns have together
     """
 
@@ -53,6 +56,7 @@ class Outline:
     header: FrameHeader
     lengths: tuple[int, ...]
     packed: bytes
+    at: int
     columns: list[int] = field(default_factory=list)
     kinds: bytes = b""
     exponents: list[int] = field(default_factory=list)
@@ -62,8 +66,13 @@ class Outline:
     unary: bytes = b""
     unary_count: int = 0
 
+    def begun(self) -> Outline:
+        """Return it without columns."""
+        return Outline(self.encoded, self.sequence, self.header, self.lengths, self.packed, self.at)
+
 
 def outlined(encoded: bytes, prelude: Prelude) -> Outline:
+    """Return the outline of `encoded` without its columns."""
     check_sequence(prelude.sequence)
     lengths = prelude.clock_lengths
     header_end = prelude.body_offset + prelude.header_length
@@ -72,18 +81,26 @@ def outlined(encoded: bytes, prelude: Prelude) -> Outline:
     header = unpack_header(encoded[prelude.body_offset : header_end])
     if header.clock_count != len(lengths):
         raise MalformedFrame("frame.clock", "header and prelude disagree on the clocks")
-    counts = [lengths[channel.clock] for channel in header.channels]
-    check_reading_count(sum(counts))
-    if sum(counts) != prelude.readings:
+    count = sum(
+        length * len(channels)
+        for length, channels in zip(lengths, header.clock_channels, strict=True)
+    )
+    check_reading_count(count)
+    if count != prelude.readings:
         raise MalformedFrame(
             "frame.too_many_readings",
-            f"the frame declares {prelude.readings} readings and has {sum(counts)}",
+            f"the frame declares {prelude.readings} readings and has {count}",
             value=prelude.readings,
-            limit=sum(counts),
+            limit=count,
         )
     at, packed = _packed_section(encoded, header_end, prelude.packed_length)
-    outline = Outline(encoded, prelude.sequence, header, lengths, packed)
-    _read_columns(outline, at, [*lengths, *counts])
+    return Outline(encoded, prelude.sequence, header, lengths, packed, at)
+
+
+def with_columns(outline: Outline) -> Outline:
+    """Return `outline` after filling in its columns."""
+    counts = [outline.lengths[channel.clock] for channel in outline.header.channels]
+    _read_columns(outline, outline.at, [*outline.lengths, *counts])
     return outline
 
 
@@ -120,7 +137,7 @@ def _read_columns(outline: Outline, at: int, counts: list[int]) -> None:
         zip(counts, _DESCRIPTOR.iter_unpack(descriptors), strict=True)
     ):
         size = sizes & 15
-        if kind not in _KINDS or width > WIDTH_MAX or size > _BASE_BYTES_MAX:
+        if kind not in _KINDS or width > WIDTH_MAX or size > BASE_BYTES_MAX:
             raise _unknown_scheme(n, kind, width, sizes)
         exponents.append(sizes >> 4)
         end = parameter + size

@@ -1,7 +1,7 @@
-"""Frames of one shape looked at together: many windows, or many assets of a type, as one array.
+"""Frames of one shape together: many windows, or many assets of a type, as one array.
 
-What is asked of every frame (ranges, statistics, rules) is asked of the stack instead, since
-NumPy costs by the call and not by the reading.
+They are made from one array, and what is asked of every frame (ranges, statistics, rules) is asked
+of the stack instead, since NumPy costs by the call and not by the reading.
 """
 
 from __future__ import annotations
@@ -14,17 +14,115 @@ from functools import cached_property
 
 import numpy as np
 
-from domain.frame_header import ChannelHeader
+from domain.frame_header import VALUE_TYPES, ChannelHeader, FrameHeader
+from domain.frame_rows import Scaled, SharedRows
+from domain.frame_scaling import exact_integers, scaled_rows
 from domain.frames import (
     ByteArray,
     Column,
     FloatArray,
     Frame,
     IntArray,
-    SharedRows,
+    build_frame,
     canonical_head,
+    check_reading_count,
+    check_sequence,
     good_mask,
 )
+
+# --- made together ------------------------------------------------------------------------
+
+
+def build_frames(
+    headers: Sequence[FrameHeader],
+    sequences: Sequence[int],
+    clocks: IntArray,
+    values: Column,
+) -> list[Frame]:
+    """Return frames of one shape and all GOOD: what `build_frame` returns, checked together.
+
+    Parameters
+    ----------
+    headers : of one clock each, and as many channels of one numeric type
+    clocks : int64 ns, shape (n_frames, n)
+    values : of that type, shape (n_frames, n_channels, n); kept, and not to be written to
+
+    Raises
+    ------
+    InvalidInput
+        as `build_frame`, for the first frame that is at fault
+    """
+    if not _are_sound_matrices(headers, clocks, values):
+        return [
+            build_frame(header, sequence, [clock], of_frame, [None] * len(of_frame))
+            for header, sequence, clock, of_frame in zip(
+                headers, sequences, clocks, values, strict=True
+            )
+        ]
+    channels, count = values.shape[1:]
+    check_reading_count(channels * count)
+    rows = np.ascontiguousarray(values).reshape(-1, count)
+    times = np.ascontiguousarray(clocks, dtype="<i8").view()
+    rows.flags.writeable = times.flags.writeable = False
+    shared = SharedRows(
+        rows,
+        np.concatenate([header.factors for header in headers]),
+        np.concatenate([header.offsets for header in headers]),
+    )
+    for sequence in sequences:
+        check_sequence(sequence)
+    return frames_of_rows(headers, sequences, times, shared)
+
+
+def frames_of_rows(
+    headers: Sequence[FrameHeader],
+    sequences: Sequence[int],
+    clocks: IntArray,
+    shared: SharedRows,
+) -> list[Frame]:
+    """Return frames of one shape, on a clock each and all GOOD, whose parts have been checked.
+
+    Parameters
+    ----------
+    clocks : int64 ns, shape (n_frames, n)
+    shared : the values of all, frame by frame
+    """
+    rows, count = shared.values.shape
+    channels = rows // len(headers)
+    masks = (good_mask(count),) * channels
+    known = {"all_good": True, "reading_count": channels * count}
+    frames = []
+    for place, (header, sequence, start_ns, end_ns) in enumerate(
+        zip(headers, sequences, clocks[:, 0].tolist(), clocks[:, -1].tolist(), strict=True)
+    ):
+        first = place * channels
+        values = tuple(shared.values[first : first + channels])
+        frame = Frame(header, sequence, (clocks[place],), values, masks, (shared, first))
+        # Computed for all together: each on its own would cost as much as making the frame.
+        frame.__dict__.update(known, window_start_ns=start_ns, window_end_ns=end_ns)
+        frames.append(frame)
+    return frames
+
+
+def _are_sound_matrices(headers: Sequence[FrameHeader], clocks: IntArray, values: Column) -> bool:
+    """Whether these are frames of finite numbers of one type, on clocks that increase."""
+    types = {(header.checked().uniform_type, len(header.channels)) for header in headers}
+    if len(types) != 1 or any(header.rates_hz[0] is not None for header in headers):
+        return False
+    ((value_type, channels),) = types
+    return (
+        value_type is not None
+        and clocks.dtype == np.int64
+        and clocks.ndim == 2
+        and clocks.shape[1] > 0
+        and values.dtype == VALUE_TYPES[value_type]
+        and values.shape == (len(headers), channels, clocks.shape[1])
+        and bool((clocks[:, 1:] > clocks[:, :-1]).all())
+        and (values.dtype.kind != "f" or bool(np.isfinite(values).all()))
+    )
+
+
+# --- looked at together -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +135,25 @@ class FrameStack:
     places : where they were among the frames given
     clock : the index of the clock
     indexes : the channels' places in the headers
-    si : float64, shape (n_frames, n_channels, n), SI, not to be written to; NaN where a reading
-        is MISSING and the channel has floats
     """
 
     frames: tuple[Frame, ...]
     places: tuple[int, ...]
     clock: int
     indexes: tuple[int, ...]
-    si: FloatArray
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, channels and readings of each."""
+        return len(self.frames), len(self.indexes), len(self.frames[0].clocks[self.clock])
+
+    @cached_property
+    def si(self) -> FloatArray:
+        """The values: float64, shape (n_frames, n_channels, n), SI, not to be written to.
+
+        NaN where a reading is MISSING and the channel has floats.
+        """
+        return _stacked_si(self.frames, self.clock, self.indexes)
 
     @property
     def channels(self) -> tuple[ChannelHeader, ...]:
@@ -61,7 +169,9 @@ class FrameStack:
     @cached_property
     def all_good(self) -> bool:
         """Whether every reading is GOOD."""
-        good = good_mask(self.si.shape[2])
+        if all(frame.all_good for frame in self.frames):
+            return True
+        good = good_mask(self.shape[2])
         masks = (frame.qualities[index] for frame in self.frames for index in self.indexes)
         return all(mask is good for mask in masks) or not self.quality.any()
 
@@ -69,7 +179,7 @@ class FrameStack:
     def quality(self) -> ByteArray:
         """The qualities: uint8, shape (n_frames, n_channels, n), `domain.frames.Quality`."""
         masks = [frame.qualities[index] for frame in self.frames for index in self.indexes]
-        return np.concatenate(masks).reshape(self.si.shape)
+        return np.concatenate(masks).reshape(self.shape)
 
     @cached_property
     def good_si(self) -> FloatArray:
@@ -90,8 +200,7 @@ def stacked(frames: Sequence[Frame]) -> list[FrameStack]:
         for clock, channels in enumerate(header.clock_channels):
             indexes = tuple(n for n in channels if not header.channels[n].is_text)
             if indexes:
-                si = _stacked_si(members, clock, indexes)
-                stacks.append(FrameStack(members, tuple(places), clock, indexes, si))
+                stacks.append(FrameStack(members, tuple(places), clock, indexes))
     return stacks
 
 
@@ -124,18 +233,20 @@ def shared_rows(frames: Sequence[Frame]) -> tuple[SharedRows, int] | None:
     return begin
 
 
-def stacked_values(stack: FrameStack) -> Column | None:
-    """Return the values of `stack` as delivered, shape as `si`; None where types differ."""
+def stacked_integers(stack: FrameStack) -> Scaled | None:
+    """Return what integers the values of `stack`, all of them GOOD, are made of: frame by frame,
+    and in each channel by channel. None where their types differ.
+    """
     rows = shared_rows(stack.frames)
     if rows is not None:
         shared, first = rows
-        return shared.values[first : first + stack.si.shape[0] * stack.si.shape[1]].reshape(
-            stack.si.shape
+        return scaled_rows(shared).rows(
+            slice(first, first + len(stack.frames) * len(stack.indexes))
         )
     if len({channel.value_type for channel in stack.channels}) > 1:
         return None
     columns = [frame.values[index] for frame in stack.frames for index in stack.indexes]
-    return np.concatenate(columns).reshape(stack.si.shape)
+    return exact_integers(np.concatenate(columns).reshape(len(columns), -1))
 
 
 def hash_frames(frames: Sequence[Frame]) -> None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from domain.errors import InvalidInput, MalformedFrame
 from domain.frame_header import FrameHeader, unpack_header
-from domain.frame_scaling import coded_integers, exact_integers
-from domain.frame_stacks import FrameStack, shared_rows, stacked, stacked_values
+from domain.frame_rows import Scaled
+from domain.frame_scaling import exact_integers
+from domain.frame_stacks import FrameStack, stacked, stacked_integers
 from domain.frame_statistics_layout import (
     CLOCK,
     FIELDS,
@@ -42,6 +42,7 @@ from domain.frame_statistics_layout import (
     TextStatistics,
     fill_from_integers,
     maps_of,
+    sums_are_sure,
 )
 from domain.frames import FloatArray, Frame, IntArray, Quality
 from domain.integer_columns import SPREAD_MAX, bit_length, byte_length
@@ -102,23 +103,39 @@ def channel_statistics_many(frames: Sequence[Frame]) -> list[Records]:
 
 def _stack_statistics(stack: FrameStack) -> Records:
     """Return the records of `stack`, shape (n_frames, n_channels)."""
-    records = np.zeros(stack.si.shape[:2], STATISTICS)
-    records["reading_count"] = stack.si.shape[2]
+    records = _counted(stack)
+    _fill_all(stack, records)
+    return records
+
+
+def _counted(stack: FrameStack) -> Records:
+    """Return the records of `stack` with counts and times alone."""
+    records = np.zeros(stack.shape[:2], STATISTICS)
+    records["reading_count"] = stack.shape[2]
     if stack.all_good:
         times = stack.times_ns
-        _fill(records, stack.si)
-        records["good_count"] = stack.si.shape[2]
+        records["good_count"] = stack.shape[2]
         records["first_ns"], records["last_ns"] = times[:, :1], times[:, -1:]
         return records
+    for place, channel in np.ndindex(records.shape):
+        times = stack.times_ns[place, stack.quality[place, channel] == Quality.GOOD]
+        if len(times):
+            record = records[place, channel]
+            record["good_count"] = len(times)
+            record["first_ns"], record["last_ns"] = times[0], times[-1]
+    return records
+
+
+def _fill_all(stack: FrameStack, records: Records) -> None:
+    """Fill what follows from the GOOD readings of `stack`."""
+    if stack.all_good:
+        _fill(records, stack.si)
+        return
     for place, channel in np.ndindex(records.shape):
         good = stack.quality[place, channel] == Quality.GOOD
         if good.any():
             record = records[place, channel : channel + 1]
-            times = stack.times_ns[place, good]
             _fill(record, stack.si[place, channel : channel + 1, good].reshape(1, -1))
-            record["good_count"] = len(times)
-            record["first_ns"], record["last_ns"] = times[0], times[-1]
-    return records
 
 
 def _fill(records: Records, si: FloatArray) -> None:
@@ -193,16 +210,16 @@ def _cut(text: str) -> bytes:
 
 def _packed_stack(stack: FrameStack) -> Iterator[dict[int, _Packed]]:
     """Yield, for each frame of `stack`, its channels packed, by the index of the first of a run."""
-    records = _stack_statistics(stack)
+    records = _counted(stack)
     fields = np.zeros((*records.shape, len(FIELDS)), np.int64)
     exact = np.zeros(records.shape, np.bool_)
     decimals = np.zeros(records.shape, np.int64)
-    for channels, frames, values, known in _alike(stack):
-        parts = _integer_fields(values.reshape(-1, values.shape[-1]), known)
-        shape = values.shape[:-1]
+    for channels, frames, scaled in _alike(stack):
+        found = _integer_fields(scaled)
+        shape = len(frames), len(channels)
         at = np.ix_(frames, channels)
-        exact[at], decimals[at] = parts[0].reshape(shape), parts[1].reshape(shape)
-        fields[at] = parts[2].reshape(*shape, len(FIELDS))
+        exact[at], decimals[at] = found[0].reshape(shape), scaled.decimals.reshape(shape)
+        fields[at] = found[1].reshape(*shape, len(FIELDS))
     modes = _check_integers(stack, records, fields, exact, decimals)
     sizes = _sizes(fields, modes)
     descriptors = np.stack(
@@ -243,58 +260,43 @@ def _packed_stack(stack: FrameStack) -> Iterator[dict[int, _Packed]]:
         yield packed
 
 
-def _alike(
-    stack: FrameStack,
-) -> Iterator[tuple[list[int], list[int], npt.NDArray[Any], IntArray | None]]:
-    """Yield (channels, frames, their GOOD values, their decimals where they are known).
+def _alike(stack: FrameStack) -> Iterator[tuple[list[int], list[int], Scaled]]:
+    """Yield (channels, frames, what integers their GOOD values are made of, frame by frame).
 
-    The values are of one type and shape (n_frames, n_channels, n). A channel without a GOOD
-    reading is left out.
+    A channel without a GOOD reading is left out.
     """
     every = list(range(len(stack.frames)))
     if stack.all_good:
-        values = stacked_values(stack)
-        rows = shared_rows(stack.frames)
-        if values is not None:
-            known = None
-            if rows is not None:
-                known = rows[0].decimals[rows[1] : rows[1] + len(every) * len(stack.indexes)]
-            yield list(range(len(stack.indexes))), every, values, known
+        scaled = stacked_integers(stack)
+        if scaled is not None:
+            yield list(range(len(stack.indexes))), every, scaled
             return
         for channel, index in enumerate(stack.indexes):
             column = np.stack([frame.values[index] for frame in stack.frames])
-            yield [channel], every, column[:, None], None
+            yield [channel], every, exact_integers(column)
         return
     for place, frame in enumerate(stack.frames):
         for channel, index in enumerate(stack.indexes):
             good = stack.quality[place, channel] == Quality.GOOD
             if good.any():
-                yield [channel], [place], frame.values[index][good][None, None], None
+                yield [channel], [place], exact_integers(frame.values[index][good][None])
 
 
-def _integer_fields(
-    rows: npt.NDArray[Any], known: IntArray | None
-) -> tuple[npt.NDArray[np.bool_], IntArray, IntArray]:
-    """Return for each row whether it is made of integers, its decimals, and its six integers."""
-    if known is None:
-        exact, decimals, integers = exact_integers(rows)
-    else:
-        decimals = known
-        exact, integers = coded_integers(rows, known)
-    low = integers.min(axis=1)
-    integers -= low[:, None]
-    span = integers.max(axis=1)
-    count = integers.shape[1]
-    exact &= (span.astype(np.float64) ** 2 * count < SQUARES_MAX) & (np.abs(low) < SPREAD_MAX / 8)
+def _integer_fields(scaled: Scaled) -> tuple[npt.NDArray[np.bool_], IntArray]:
+    """Return for each row whether its sums are integers too, and its six integers."""
+    low, above = scaled.low, scaled.above
+    span = above.max(axis=1).astype(np.int64)
+    exact = scaled.exact & (np.abs(low) < SPREAD_MAX / 8)
+    exact &= span.astype(np.float64) ** 2 * above.shape[1] < SQUARES_MAX
     fields = (
         low,
         span,
-        integers[:, 0],
-        integers[:, -1],
-        integers.sum(axis=1),
-        np.einsum("ij,ij->i", integers, integers),
+        above[:, 0],
+        above[:, -1],
+        above.sum(axis=1, dtype=np.int64),
+        np.einsum("ij,ij->i", above, above, dtype=np.int64),
     )
-    return exact, decimals, np.stack(fields, axis=1)
+    return exact, np.stack(fields, axis=1)
 
 
 def _check_integers(
@@ -304,24 +306,34 @@ def _check_integers(
     exact: npt.NDArray[np.bool_],
     decimals: IntArray,
 ) -> IntArray:
-    """Return the mode of each channel, and put floats into `fields` where integers fall short."""
+    """Return the mode of each channel, and put floats into `fields` where integers fall short.
+
+    The extremes and ends of exact integers are those of the readings, because the map to SI
+    never turns the order of two numbers around, nor makes two of one. Their sums are computed
+    from the readings where the integers might not give them back.
+    """
     good = records["good_count"] > 0
-    rebuilt = records.copy()
-    with np.errstate(over="ignore", invalid="ignore"):
-        fill_from_integers(rebuilt, fields, maps_of(stack.channels, decimals))
-        magnitude = np.sqrt(records["good_count"] * records["sum_of_squares"])
-        close = np.abs(rebuilt["sum"] - records["sum"]) <= SUM_TOLERANCE * magnitude
-        close &= (
-            np.abs(rebuilt["sum_of_squares"] - records["sum_of_squares"])
-            <= SUM_TOLERANCE * records["sum_of_squares"]
-        )
-    close &= records["good_count"] <= INTEGER_SUM_COUNT_MAX
-    for name in FIELDS[:4]:
-        exact &= rebuilt[name] == records[name]
-    floats = np.stack([records[name] for name in FIELDS], axis=-1).view(np.int64)
-    float_sums = exact & ~close
-    fields[float_sums, 4:] = floats[float_sums, 4:]
-    fields[~exact] = floats[~exact]
+    sure = sums_are_sure(records["good_count"], fields, maps_of(stack.channels, decimals))
+    float_sums = np.zeros(exact.shape, np.bool_)
+    unsure = good & ~(exact & sure)
+    if unsure.any():
+        _fill_all(stack, records)
+        rebuilt = records.copy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            fill_from_integers(rebuilt, fields, maps_of(stack.channels, decimals))
+            magnitude = np.sqrt(records["good_count"] * records["sum_of_squares"])
+            close = np.abs(rebuilt["sum"] - records["sum"]) <= SUM_TOLERANCE * magnitude
+            close &= (
+                np.abs(rebuilt["sum_of_squares"] - records["sum_of_squares"])
+                <= SUM_TOLERANCE * records["sum_of_squares"]
+            )
+        close &= records["good_count"] <= INTEGER_SUM_COUNT_MAX
+        for name in FIELDS[:4]:
+            exact &= (rebuilt[name] == records[name]) | sure
+        floats = np.stack([records[name] for name in FIELDS], axis=-1).view(np.int64)
+        float_sums = exact & ~close & ~sure
+        fields[float_sums, 4:] = floats[float_sums, 4:]
+        fields[~exact] = floats[~exact]
     decimals[~exact] = 0
     fields[~good] = 0
     modes = np.where(exact, np.where(float_sums, INTEGERS | FLOAT_SUMS, INTEGERS), FLOATS)

@@ -108,6 +108,42 @@ def fill_from_integers(records: Records, fields: IntArray, maps: ChannelMaps) ->
     )
 
 
+def sums_are_sure(
+    good_count: npt.NDArray[np.uint32], fields: IntArray, maps: ChannelMaps
+) -> npt.NDArray[np.bool_]:
+    """Return where the sums that `fill_from_integers` makes are surely within `SUM_TOLERANCE`.
+
+    Its roundings, and those of adding up the readings themselves, are less than `_ROUNDINGS` of
+    the largest terms for each reading; what is left to be sure of is that the terms do not
+    cancel each other.
+    """
+    low, span, _, _, above, squares = np.moveaxis(fields, -1, 0)
+    count = good_count.astype(np.float64)
+    largest = np.maximum(np.abs(low.astype(np.float64)), np.abs(low.astype(np.float64) + span))
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = np.abs(maps.factor / maps.power)
+        magnitude = step * largest + np.abs(maps.offset)
+        smallest = maps.si(low)
+        terms = (
+            count * smallest * smallest,
+            2.0 * (maps.factor / maps.power * smallest) * above,
+            step * step * squares,
+        )
+        sum_of_squares = terms[0] + terms[1] + terms[2]
+        error = _ROUNDINGS * (count * magnitude * magnitude + sum(np.abs(term) for term in terms))
+        sure = error <= SUM_TOLERANCE * (sum_of_squares - error)
+        sure &= _ROUNDINGS * count * magnitude <= SUM_TOLERANCE * np.sqrt(
+            count * (sum_of_squares - error)
+        )
+    sure &= (good_count <= INTEGER_SUM_COUNT_MAX) & (count * largest < 2.0**62)
+    # Rounded to float32, decimals are not what the integers make of them.
+    result: npt.NDArray[np.bool_] = sure & (~maps.single | (maps.power == 1.0))
+    return result
+
+
+_ROUNDINGS: Final = 64 * 2.0**-53
+
+
 def maps_of(channels: Sequence[ChannelHeader], decimals: IntArray) -> ChannelMaps:
     return ChannelMaps(
         _POWERS[decimals],

@@ -31,6 +31,7 @@ from domain.frame_header import (
     header_bytes,
     parse_header,
 )
+from domain.frame_rows import SharedRows, in_si
 
 __all__ = [
     "CHANNELS_MAX",
@@ -90,40 +91,6 @@ class Quality(IntEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class SharedRows:
-    """Values of many frames that were decoded together, as one matrix.
-
-    Parameters
-    ----------
-    values : shape (n_rows, n), of one numeric type; a frame's channels lie in adjacent rows
-    factors, offsets : float64, shape (n_rows,), each row's map to SI
-    decimals : int64, shape (n_rows,), by which every value is an integer
-    """
-
-    values: Column
-    factors: FloatArray
-    offsets: FloatArray
-    decimals: IntArray
-
-    @cached_property
-    def si(self) -> FloatArray:
-        """The values in SI: float64, shape (n_rows, n), not to be written to."""
-        si = _in_si(self.values, self.factors, self.offsets)
-        si.flags.writeable = False
-        return si
-
-
-def _in_si(values: Column, factors: FloatArray, offsets: FloatArray) -> FloatArray:
-    # Widened first: a float32 times a Python float would stay a float32. What no SI number can
-    # hold becomes infinite, and so out of every range.
-    with np.errstate(over="ignore", invalid="ignore"):
-        si: FloatArray = values.astype(np.float64)
-        si *= factors[:, None]
-        si += offsets[:, None]
-    return si
-
-
-@dataclass(frozen=True, eq=False)
 class Frame:
     """Readings of one asset over one window.
 
@@ -133,7 +100,8 @@ class Frame:
     clocks : for each clock, int64 nanoseconds since 1970-01-01 UTC, strictly increasing
     values : for each channel, the values as delivered, as long as its clock; texts as objects
     qualities : for each channel, a `Quality` per value (uint8)
-    rows : where the frame was decoded together with others, their values and its first row
+    rows : where the frame was built or decoded together with others, their values and its first
+        row
     """
 
     header: FrameHeader
@@ -161,9 +129,10 @@ class Frame:
     @cached_property
     def all_good(self) -> bool:
         """Whether every reading is GOOD."""
-        return not any(
-            quality is not good_mask(len(quality)) and quality.any() for quality in self.qualities
-        )
+        masks = self.qualities
+        if all(mask is masks[0] for mask in masks):  # as `good_mask` is, by all
+            return masks[0] is good_mask(len(masks[0])) or not masks[0].any()
+        return not any(mask is not good_mask(len(mask)) and mask.any() for mask in masks)
 
     def channel_times_ns(self, index: int) -> IntArray:
         """Return the clock of channel `index`: int64 ns, shape (n,)."""
@@ -187,18 +156,18 @@ class Frame:
             row: FloatArray = shared.si[first + index]
             return row
         factor, offset = np.array([channel.factor]), np.array([channel.offset])
-        alone: FloatArray = _in_si(self.values[index][None], factor, offset)[0]
+        alone: FloatArray = in_si(self.values[index][None], factor, offset)[0]
         return alone
 
-    @cached_property
+    @property
     def numeric_channels(self) -> tuple[int, ...]:
         """The indexes of the channels that have an SI: all but those that hold text."""
-        return tuple(n for n, c in enumerate(self.header.channels) if not c.is_text)
+        return self.header.numeric_channels
 
-    @cached_property
+    @property
     def text_channels(self) -> tuple[int, ...]:
         """The indexes of the channels that hold text."""
-        return tuple(n for n, c in enumerate(self.header.channels) if c.is_text)
+        return self.header.text_channels
 
     @cached_property
     def clock_groups(self) -> tuple[ClockGroup, ...]:
@@ -227,7 +196,7 @@ class Frame:
         for row, index in enumerate(indexes):
             si[row] = self.values[index]
         at = list(indexes)
-        si = _in_si(si, self.header.factors[at], self.header.offsets[at])
+        si = in_si(si, self.header.factors[at], self.header.offsets[at])
         return ClockGroup(indexes, times_ns, si, quality)
 
     @cached_property

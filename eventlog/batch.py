@@ -41,7 +41,7 @@ class Stored:
 Existing = tuple[NewEvent | Stored, Placed]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Known:
     """What the log holds under the keys of a batch, and what was added since.
 
@@ -53,9 +53,6 @@ class Known:
     identities: dict[int, Existing] = field(default_factory=dict)
     sequences: dict[tuple[str, int | None], Existing] = field(default_factory=dict)
     keys: dict[str, tuple[bytes, Sequence[Placed]]] = field(default_factory=dict)
-
-
-NOTHING: Final = Known()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +71,15 @@ class Batch:
     Parameters
     ----------
     recorded_at : of every event of the batch, not before the head's
-    previous : the batch that is being committed meanwhile; its events count as recorded
+    uncommitted : what batches before this one have added that may not be committed yet; it counts
+        as recorded. Whoever hands it in takes out of it what is committed
 
     Attributes
     ----------
     requests, outcomes : the appends taken in and what became of each, in the same order
     events, versions, leaves : of each event to be stored
     new_keys : (key, content hash, first and last position) of appends that named a key
+    payload_bytes : of all events to be stored
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class Batch:
         head: Head,
         recorded_at: datetime,
         known: Known,
-        previous: Batch | None = None,
+        uncommitted: Sequence[Known] = (),
     ) -> None:
         self.head = head
         self.recorded_at = recorded_at
@@ -106,18 +105,15 @@ class Batch:
         self._frontier = Frontier(head.position, head.frontier)
         self._rows: list[bytes] = []
         self._columns: tuple[Column, ...] = ()
+        self._recorded_us = microseconds(recorded_at)
         self._recorded_at_text = format_time(recorded_at)
-        self._payload_bytes = 0
-        self._previous = NOTHING if previous is None else previous.known
-
-    def forget_previous(self) -> None:
-        """Let go of the batch before this one: it is committed."""
-        self._previous = NOTHING
+        self.payload_bytes = 0
+        self._uncommitted = uncommitted
 
     @property
     def is_full(self) -> bool:
         """Whether another append should wait for the next batch."""
-        return len(self.events) >= BATCH_EVENTS_MAX or self._payload_bytes >= BATCH_BYTES_MAX
+        return len(self.events) >= BATCH_EVENTS_MAX or self.payload_bytes >= BATCH_BYTES_MAX
 
     def add(self, request: Append) -> None:
         """Take `request` in and note its outcome, which holds once the batch is committed."""
@@ -134,7 +130,7 @@ class Batch:
             return
         placed = self._place(request.events)
         self._columns = ()
-        self._payload_bytes += request.payload_bytes
+        self.payload_bytes += request.payload_bytes
         if request.idempotency is not None:
             key, content = request.idempotency.key, request.idempotency.content_sha256
             self.new_keys.append((key, content, placed[0].position, placed[-1].position))
@@ -150,22 +146,22 @@ class Batch:
 
     def rows(self) -> Sequence[bytes]:
         """Return all events as rows of COPY; those encoded before are not encoded again."""
-        recorded_us = microseconds(self.recorded_at)
+        first = self.head.position + 1
         for index in range(len(self._rows), len(self.events)):
             self._rows.append(
                 copy_row(
                     self._ledger_id,
                     self.events[index],
-                    self.head.position + 1 + index,
+                    first + index,
                     self.versions[index],
-                    recorded_us,
+                    self._recorded_us,
                     self.leaves[index],
                 )
             )
         return self._rows
 
     def columns(self) -> tuple[Column, ...]:
-        """Return all events as the columns of ``append_events``; made once where none is added."""
+        """Return all events as the columns of ``store_events``; made once where none is added."""
         if not self._columns:
             self._columns = (
                 *key_columns(self.events, self.versions),
@@ -205,18 +201,15 @@ class Batch:
     def _earlier(self, request: Append) -> Sequence[Placed] | None:
         """Return where `request` was recorded before, or None when it is new."""
         if request.idempotency is not None:
-            key = request.idempotency.key
-            stored = self.known.keys.get(key) or self._previous.keys.get(key)
+            stored = self._by_key(request.idempotency.key)
             if stored is not None:
                 check_same_content(request.idempotency, stored[0])
                 return stored[1]
         events = request.events
-        here, before = self.known.identities, self._previous.identities
         numbers = [event.event_id.int for event in events]
         if (
-            here.keys().isdisjoint(numbers)
-            and before.keys().isdisjoint(numbers)
-            and not any(event.source is not None and self._is_numbered(event) for event in events)
+            self._are_new(numbers)
+            and not any(e.source is not None and self._by_sequence(e) is not None for e in events)
             and (len(numbers) == 1 or len(set(numbers)) == len(numbers))
         ):
             return None
@@ -232,13 +225,34 @@ class Batch:
             limit=len(events),
         )
 
-    def _is_numbered(self, event: NewEvent) -> bool:
+    def _are_new(self, numbers: Sequence[int]) -> bool:
+        for known in (self.known, *self._uncommitted):
+            if not known.identities.keys().isdisjoint(numbers):
+                return False
+        return True
+
+    def _by_key(self, key: str) -> tuple[bytes, Sequence[Placed]] | None:
+        for known in (self.known, *self._uncommitted):
+            if key in known.keys:
+                return known.keys[key]
+        return None
+
+    def _by_id(self, event: NewEvent) -> Existing | None:
+        number = event.event_id.int
+        for known in (self.known, *self._uncommitted):
+            if number in known.identities:
+                return known.identities[number]
+        return None
+
+    def _by_sequence(self, event: NewEvent) -> Existing | None:
         number = (event.source, event.sequence)
-        return number in self.known.sequences or number in self._previous.sequences
+        for known in (self.known, *self._uncommitted):
+            if number in known.sequences:
+                return known.sequences[number]
+        return None
 
     def _existing(self, event: NewEvent) -> Existing | None:
-        number = event.event_id.int
-        by_id = self.known.identities.get(number) or self._previous.identities.get(number)
+        by_id = self._by_id(event)
         if by_id is not None and by_id[0].content != event.content:
             raise Conflict(
                 "event.id_reused",
@@ -249,8 +263,7 @@ class Batch:
             )
         if event.source is None:
             return by_id
-        numbered = (event.source, event.sequence)
-        by_sequence = self.known.sequences.get(numbered) or self._previous.sequences.get(numbered)
+        by_sequence = self._by_sequence(event)
         if by_sequence is not None and by_sequence[0].content != event.content:
             raise Conflict(
                 "source.sequence_reused",

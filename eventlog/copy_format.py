@@ -48,8 +48,16 @@ _NO_OTHERS: Final = 9 * _NULL
 _DAY_US: Final = 86_400_000_000
 
 
+COPY_EVENTS: Final = f"copy event ({', '.join(EVENT_COLUMNS)}) from stdin (format binary)"
+
+
+def copy_block(rows: Sequence[bytes]) -> bytes:
+    """Return `rows` of `copy_row` as what follows `COPY_EVENTS`."""
+    return b"".join((_HEAD, *rows, _END))
+
+
 async def copy_stream(rows: Sequence[bytes]) -> AsyncIterator[bytes]:
-    """Yield `rows` of `copy_row` as what follows ``copy event (...) from stdin (binary)``."""
+    """Yield `rows` of `copy_row` as what follows `COPY_EVENTS`, in blocks."""
     yield _HEAD
     for start in range(0, len(rows), ROWS_AT_ONCE):
         yield b"".join(rows[start : start + ROWS_AT_ONCE])
@@ -97,7 +105,7 @@ Column = Sequence[Any] | bytes | None
 
 
 def key_columns(events: Sequence[NewEvent], versions: Sequence[int]) -> tuple[Column, ...]:
-    """Return the columns of `events` as the SQL function ``append_keys`` takes them."""
+    """Return the columns of `events` as the SQL function ``store_keys`` takes them."""
     streams = [event.stream for event in events]
     last = dict(zip(streams, versions, strict=True))
     ends: tuple[Column, ...] = (None, None, None)
@@ -115,7 +123,7 @@ def key_columns(events: Sequence[NewEvent], versions: Sequence[int]) -> tuple[Co
 
 
 def other_columns(events: Sequence[NewEvent], leaves: Sequence[bytes]) -> tuple[Column, ...]:
-    """Return the columns that the SQL function ``append_events`` takes beyond `key_columns`."""
+    """Return the columns that the SQL function ``store_events`` takes beyond `key_columns`."""
     columns: tuple[Column, ...] = (
         _one_for_all([event.type for event in events]),
         _one_for_all([event.schema_version for event in events]),

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,7 +60,7 @@ _FAREWELL_UNREAD: Final = "cannot switch to state"
 """How asyncpg's complaint begins when the server's last words came before our statement."""
 
 
-class _Connection(DriverConnection):
+class CopyingConnection(DriverConnection):
     """asyncpg's connection, but for a COPY, which ends when the connection does.
 
     Two things asyncpg 0.32 leaves open: a COPY that waits for room in the socket's buffer waits for
@@ -67,6 +75,17 @@ class _Connection(DriverConnection):
     async def copy_to_table(self, *args: Any, **options: Any) -> str:
         async with self._copying():
             return await super().copy_to_table(*args, **options)
+
+    async def run_with_copy(self, script: str, rows: bytes | AsyncIterable[bytes]) -> None:
+        """Run statements, one of which is a COPY from stdin that takes in `rows`.
+
+        They go in one message, and what follows `rows` is not waited for: one round trip, and one
+        transaction where none is open (PostgreSQL, "Multiple Statements in a Simple Query").
+        Answers of the other statements are passed over; where one fails, all have.
+        """
+        source = memoryview(rows) if isinstance(rows, bytes) else rows
+        async with self._copying():
+            await self._copy_in(script, source, None)  # type: ignore[attr-defined]
 
     @contextlib.asynccontextmanager
     async def _copying(self) -> AsyncIterator[None]:
@@ -196,7 +215,7 @@ class Pool:
         """Return a context that lends a connection."""
         return Acquisition(self._connections, timeout_s)
 
-    async def connect_apart(self, settings: Mapping[str, str] | None = None) -> DriverConnection:
+    async def connect_apart(self, settings: Mapping[str, str] | None = None) -> CopyingConnection:
         """Return a connection beyond the pool's bound, for one who keeps it and closes it.
 
         So nobody who holds one waits for those who wait for him. `telling_loss` is yours, and so
@@ -283,7 +302,7 @@ async def create_pool(
             timeout=CONNECT_TIMEOUT_S,
             reset=_keep_session,
             init=watch,
-            connection_class=_Connection,
+            connection_class=CopyingConnection,
             server_settings=_SESSION,
         ),
         database_url,
@@ -292,12 +311,12 @@ async def create_pool(
 
 async def _connect(
     database_url: str, application_name: str = "heddle", settings: Mapping[str, str] | None = None
-) -> DriverConnection:
+) -> CopyingConnection:
     return await asyncpg.connect(
         database_url,
         timeout=CONNECT_TIMEOUT_S,
         command_timeout=COMMAND_TIMEOUT_S,
-        connection_class=_Connection,
+        connection_class=CopyingConnection,
         server_settings={**_SESSION, "application_name": application_name, **(settings or {})},
     )
 
@@ -305,7 +324,7 @@ async def _connect(
 @contextlib.asynccontextmanager
 async def connected(
     database_url: str, application_name: str = "heddle"
-) -> AsyncIterator[DriverConnection]:
+) -> AsyncIterator[CopyingConnection]:
     """Lend a connection of one's own, dropped afterwards; failing as a `Pool` fails."""
     connection = await _connect(database_url, application_name)
     try:

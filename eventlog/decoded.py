@@ -12,8 +12,8 @@ from typing import Final
 from domain.frame_decoding import decode, decode_many
 from domain.frames import Frame
 
-READINGS_MAX: Final = 4_000_000
-"""Readings kept at most; as delivered, in SI and with their times, some 80 MB."""
+READINGS_MAX: Final = 8_000_000
+"""Readings kept at most; as delivered, in SI and with their times, some 160 MB."""
 
 
 class DecodedFrames:
@@ -31,6 +31,9 @@ class DecodedFrames:
             self._readings -= held.reading_count
         self._frames[frame.canonical_sha256] = frame
         self._readings += frame.reading_count
+        if frame.rows is not None:
+            # Once encoded and counted, a frame is asked for its readings alone.
+            frame.rows[0].forget_integers()
         while self._readings > self._readings_max and len(self._frames) > 1:
             _, oldest = self._frames.popitem(last=False)
             self._readings -= oldest.reading_count

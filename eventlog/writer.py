@@ -1,10 +1,18 @@
-"""The writer of one ledger: group commit, one batch ahead.
+"""The writer of one ledger: group commit, two batches ahead.
 
-Concurrent appends of a process share a transaction, each with its own outcome. While a batch
-commits, the next one is numbered, hashed and encoded. It is built on the head as this process
-knows it and stored behind a fence: if another process has moved the head meanwhile, nothing is
-written, and the batch is built again under the lock of the head's row (*carefully*), where
-nothing has to be assumed. The same happens after any error: there every append gets its due.
+Concurrent appends of a process share a transaction, each with its own outcome. While one batch
+commits, the next stands ready behind it inside the database, and the one after that is numbered,
+hashed and encoded. Each is built on the head that the one before it will leave, and stored behind a
+fence: where the ledger does not end there, nothing is written. So what holds is this:
+
+- A batch is committed only if the one before it is. If one is not, because another process has
+  moved the head or for any error, none behind it is; when the last of them has been answered, all
+  their appends go back to where they waited, in their order.
+- They are then built again under the lock of the head's row (*carefully*), where nothing has to be
+  assumed and every append gets its due. While appends are judged there, nothing is under way.
+- An append is told its outcome when its batch is committed, and not before.
+- Only the writer's task begins a batch or puts one back; a commit's task only says what became of
+  its own.
 """
 
 from __future__ import annotations
@@ -13,52 +21,41 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
 from domain.errors import InvalidInput, Unavailable
 from eventlog.appends import NO_STREAM, Append
 from eventlog.batch import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Head, Known
-from eventlog.copy_format import EVENT_COLUMNS, copy_stream, key_columns
-from eventlog.database import (
-    CONNECTION_LOST,
-    Connection,
-    DriverConnection,
-    Pool,
-    telling_loss,
-)
+from eventlog.batch_storage import LOCK_LEDGER, BatchStorage, encode
+from eventlog.database import CONNECTION_LOST, Pool
 from eventlog.lookup import read_head, read_known, read_versions
 
 logger = logging.getLogger("heddle.eventlog")
 
 WAITING_APPENDS_MAX: Final = 8_000
 WAITING_BYTES_MAX: Final = 128 * 1024 * 1024
-SINGLE_STATEMENT_EVENTS_MAX: Final = 96
-"""So many events go with everything else in one statement; COPY pays beyond."""
+UNDER_WAY_MAX: Final = 2
+"""Batches that the database has and has not answered: when it has committed one it goes on with the
+next, and does not wait until this process has heard of the first and had its turn."""
 
-SPLIT_EVENTS_MIN: Final = 32
-"""From so many waiting events on, a batch that may start leaves half to the next one. Callers who
-wait for their outcome come back together; in one batch nothing would be left to overlap with."""
+SHARE: Final = 0.4
+"""A batch takes in no more than this part of the events that are under way and waiting: callers
+who wait for their outcome come back together, and one batch of all would overlap with nothing.
+Below one half, so that a batch is ready although some callers of the one before it are late."""
 
-EVENTS_AT_ONCE: Final = 8
-"""Events that are numbered and hashed before the database's answers are looked for."""
+SHARE_EVENTS_MIN: Final = 8
+"""So many events are worth a batch of their own while another is under way."""
+
+EVENTS_AT_ONCE: Final = 32
+"""Events that are numbered and hashed before others have their turn."""
 
 RETRIES_MAX: Final = 6
 RETRY_DELAY_S: Final = 0.1
-PARTITION_MARGIN: Final = 500_000
 STREAMS_KNOWN_MAX: Final = 200_000
-SESSION: Final = {
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-}
-"""Of the writer's connection. A plan is made once (anew for each batch it costs 0.1 ms), and goes
-by indexes: one that was made while a table was small would read all of it for ever."""
-
 CAREFUL_BATCHES: Final = 16
 """After a lost race so many batches are built under the lock: the other writer is still busy."""
 
@@ -78,13 +75,14 @@ class Writer:
         self._work, self._room, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._head: Head | None = None
         self._versions: dict[str, int] = {}
+        self._waiting_events = 0
         self._batch: Batch | None = None
-        self._under_way: Batch | None = None
-        self._commits: set[asyncio.Task[None]] = set()
-        self._failed: Batch | None = None
+        self._under_way: list[Batch] = []
+        self._uncommitted: list[Known] = []
+        self._commits: list[asyncio.Task[bool]] = []
+        self._failed: list[Batch] = []
         self._careful_batches = 0
-        self._partitioned_to = 0
-        self._connection: DriverConnection | None = None
+        self._storage = BatchStorage(pool, ledger, ledger_id)
         self._task = asyncio.create_task(self._write(), name=f"ledger-writer:{ledger}")
 
     async def wait_for_room(self) -> None:
@@ -110,6 +108,7 @@ class Writer:
             raise self._stopped()
         self._waiting.append(request)
         self._waiting_bytes += request.payload_bytes
+        self._waiting_events += len(request.events)
         self._work.set()
 
     async def close(self) -> None:
@@ -123,14 +122,13 @@ class Writer:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        if self._connection is not None:
-            self._connection.terminate()
+        self._storage.terminate()
 
     # --- ahead ----------------------------------------------------------------------------
 
     @property
     def _is_idle(self) -> bool:
-        return not (self._waiting or self._batch or self._under_way or self._commits)
+        return not (self._waiting or self._batch or self._commits or self._failed)
 
     async def _write(self) -> None:
         try:
@@ -139,30 +137,24 @@ class Writer:
                     self._idle.set()
                 await self._work.wait()
                 self._work.clear()
-                if self._failed is not None:
-                    self._rewind(careful_batches=CAREFUL_BATCHES)
-                if self._careful_batches == 0:
+                if not self._failed and self._careful_batches == 0:
                     await self._write_ahead()
-                elif self._under_way is None and (self._waiting or self._batch):
-                    self._rewind(careful_batches=self._careful_batches)
+                elif not self._under_way and (self._waiting or self._batch or self._failed):
+                    self._rewind(CAREFUL_BATCHES if self._failed else self._careful_batches)
                     await self._write_carefully()
         finally:
-            left = [b.requests for b in (self._under_way, self._batch) if b is not None]
-            for request in (*(r for requests in left for r in requests), *self._waiting):
+            left = [*self._under_way, *self._failed, *([self._batch] if self._batch else [])]
+            for request in (*(r for batch in left for r in batch.requests), *self._waiting):
                 request.settle(self._stopped())
             self._waiting.clear()
-            self._waiting_bytes = 0
+            self._waiting_bytes = self._waiting_events = 0
             self._room.set()
 
     async def _write_ahead(self) -> None:
-        """Fill the next batch on what is known of the ledger; commit it when none is under way."""
+        """Fill batches on what is known of the ledger, and begin to commit them."""
         try:
-            if self._under_way is None:
-                if self._batch is None and len(self._versions) > STREAMS_KNOWN_MAX:
-                    self._head = None  # what is known of streams is read anew, as it is needed
-                await self._fill(leave_half=True)
-                self._commit_next()
-            await self._fill()
+            while await self._fill():
+                self._begin_commit()
         except CONNECTION_LOST as error:
             logger.warning("ledger %s: the database is away: %s", self._ledger, error)
             self._rewind(careful_batches=1)
@@ -172,46 +164,61 @@ class Writer:
             logger.exception("ledger %s: a batch could not be built", self._ledger)
             self._rewind(careful_batches=1)
 
-    async def _fill(self, *, leave_half: bool = False) -> None:
-        """Take waiting appends into the batch, which is begun where there is none."""
-        waiting = self._waiting
-        if not waiting:
-            return
-        if self._head is None:
-            if self._under_way is not None:
-                return  # what is under way decides where the ledger ends
+    async def _fill(self) -> bool:
+        """Take waiting appends into the next batch; return whether it is to be committed now."""
+        batch = self._batch
+        if self._waiting:
+            batch = batch or await self._new_batch()
+            if batch is None:
+                return False
+            await self._take_in(batch)
+        if batch is None or self._failed or len(self._under_way) >= UNDER_WAY_MAX:
+            return False
+        # One without events, all of whose appends are repeated or refused, never begins behind
+        # another: what it tells them may not be committed.
+        return not self._under_way or batch.is_full or len(batch.events) >= self._share
+
+    async def _new_batch(self) -> Batch | None:
+        """Return a batch on the head; None: what is under way decides first where that is."""
+        if self._head is None or len(self._versions) > STREAMS_KNOWN_MAX:
+            if self._under_way:
+                return None
             self._head = await read_head(self.pool, self._ledger_id)
             self._versions = {}
+        recorded_at = max(self._clock(), self._head.recorded_at)
+        known = Known(self._versions)
+        self._batch = Batch(
+            self._ledger, self._ledger_id, self._head, recorded_at, known, self._uncommitted
+        )
+        return self._batch
+
+    async def _take_in(self, batch: Batch) -> None:
+        """Number, hash and encode what waits by now, until it is worth a commit that may begin."""
+        waiting = self._waiting
         # What comes while the versions are read, or while others have their turn, comes next.
         left = len(waiting)
         await self._learn_versions()
-        batch = self._batch
-        if batch is None:
-            recorded_at = max(self._clock(), self._head.recorded_at)
-            known = Known(self._versions)
-            self._batch = batch = Batch(
-                self._ledger, self._ledger_id, self._head, recorded_at, known, self._under_way
-            )
-        events_max = BATCH_EVENTS_MAX
-        if leave_half:
-            events = len(batch.events) + sum([len(request.events) for request in waiting])
-            if events >= SPLIT_EVENTS_MIN:
-                events_max = events // 2
+        share = BATCH_EVENTS_MAX if len(self._under_way) >= UNDER_WAY_MAX else self._share
         yielded = len(batch.events)
-        while left and len(batch.events) < events_max and not batch.is_full:
+        while left and not batch.is_full and len(batch.events) < share:
             batch.add(waiting[0])
-            self._waiting_bytes -= waiting.popleft().payload_bytes
+            self._count_out(waiting.popleft())
             left -= 1
             if len(batch.events) - yielded >= EVENTS_AT_ONCE:
                 yielded = len(batch.events)
+                encode(batch)
                 await asyncio.sleep(0)
-                if self._batch is not batch:
-                    break  # the commit before it has ended, and this one begun
-        if self._under_way is not None:
-            _encode(batch)  # while the database is busy with the one before
+        encode(batch)  # while the database is busy with those before
         self._room.set()
         if waiting:
             self._work.set()
+
+    @property
+    def _share(self) -> int:
+        """So many events make a batch that may begin."""
+        batches = (*self._under_way, self._batch) if self._batch else self._under_way
+        outstanding = self._waiting_events + sum([len(batch.events) for batch in batches])
+        return max(SHARE_EVENTS_MIN, int(outstanding * SHARE))
 
     async def _learn_versions(self) -> None:
         """Read the versions of streams that waiting appends name for the first time."""
@@ -227,55 +234,60 @@ class Writer:
             found = await read_versions(self.pool, self._ledger_id, unknown)
             versions.update(dict.fromkeys(unknown, NO_STREAM) | found)
 
-    def _commit_next(self) -> None:
-        """Begin to commit the batch that was filled, if there is one."""
+    def _begin_commit(self) -> None:
         batch, self._batch = self._batch, None
-        if batch is None:
-            return
+        assert batch is not None, "it has just been filled"
         self._head = batch.sealed()
-        self._under_way = batch
-        task = asyncio.create_task(self._commit(batch, self._head))
-        self._commits.add(task)
+        previous = self._commits[-1] if self._under_way else None
+        self._under_way.append(batch)
+        self._uncommitted.append(batch.known)
+        task = asyncio.create_task(self._commit(batch, self._head, previous))
+        self._commits.append(task)
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._commits.discard(task)
+    def _ended(self, task: asyncio.Task[bool]) -> None:
+        self._commits.remove(task)
         self._work.set()
 
-    async def _commit(self, batch: Batch, after: Head) -> None:
-        """Store `batch`, let the next one begin, and tell the callers."""
+    async def _commit(self, batch: Batch, after: Head, previous: asyncio.Task[bool] | None) -> bool:
+        """Store `batch` and tell the callers; return whether it is stored."""
         is_stored = False
         try:
-            is_stored = await self._is_stored(batch, after)
+            is_stored = await self._is_stored(batch, after, previous)
         finally:
+            self._under_way.remove(batch)
+            self._uncommitted.remove(batch.known)
             if not is_stored:
-                self._failed = batch
+                self._failed.append(batch)
         if not is_stored:
-            return
-        self._under_way = None
-        if self._batch is not None:
-            self._batch.forget_previous()
+            return False
         refused = batch.take_refused()
         if refused:
             # What was recorded long ago under these keys has not been looked up yet: a repetition
             # is no conflict, whatever version it expects.
             self._put_back(refused)
             self._careful_batches = max(1, self._careful_batches)
-        elif len(batch.events) < SPLIT_EVENTS_MIN:
-            # Callers are told before the next batch begins, so that they may be part of it.
-            await batch.settle()
-            self._work.set()
-            return
-        elif self._batch is not None and 2 * len(self._batch.events) >= len(batch.events):
+        if len(batch.events) > SHARE_EVENTS_MIN:
             # The database must not wait until all callers of this batch have had their turn.
-            self._commit_next()
-        self._work.set()
+            self._work.set()
+        # Of few, callers are told before the next batch begins, so that they may be part of it.
         await batch.settle()
+        return True
 
-    async def _is_stored(self, batch: Batch, after: Head) -> bool:
+    async def _is_stored(
+        self, batch: Batch, after: Head, previous: asyncio.Task[bool] | None
+    ) -> bool:
         """Store `batch`; return False when its appends have to be judged under the lock."""
         try:
-            return not batch.events or await self._store_fenced(batch, after)
+            if not batch.events or await self._store_fenced(batch, after):
+                return True
+            if previous is None:
+                return False
+            # It may have overtaken the batch before on the way through the server.
+            await asyncio.wait((previous,))
+            if previous.cancelled() or previous.exception() or not previous.result():
+                return False
+            return await self._store_fenced(batch, after)
         except (asyncpg.PostgresError, *CONNECTION_LOST) as error:
             # A key that is recorded already, or a fault: under the lock each append gets its
             # due. If it was committed after all, its events will recognise themselves.
@@ -288,13 +300,13 @@ class Writer:
             logger.exception("ledger %s: a batch could not be stored", self._ledger)
         return False
 
-    def _rewind(self, *, careful_batches: int) -> None:
+    def _rewind(self, careful_batches: int) -> None:
         """Put every append that will not be committed back to where it waited, in its order."""
-        for batch in (self._batch, self._failed):
-            if batch is not None:
-                self._put_back(batch.requests)
-        if self._failed is not None:
-            self._failed = self._under_way = None
+        if self._batch is not None:
+            self._put_back(self._batch.requests)
+        for batch in sorted(self._failed, key=lambda batch: batch.head.position, reverse=True):
+            self._put_back(batch.requests)
+        self._failed.clear()
         self._batch = self._head = None
         self._careful_batches = careful_batches
         self._work.set()
@@ -302,6 +314,14 @@ class Writer:
     def _put_back(self, requests: Sequence[Append]) -> None:
         self._waiting.extendleft(reversed(requests))
         self._waiting_bytes += sum([request.payload_bytes for request in requests])
+        self._waiting_events += sum([len(request.events) for request in requests])
+
+    def _count_out(self, request: Append) -> None:
+        self._waiting_bytes -= request.payload_bytes
+        self._waiting_events -= len(request.events)
+
+    async def _store_fenced(self, batch: Batch, after: Head) -> bool:
+        return await self._storage.store_fenced(batch, after)
 
     # --- under the lock -------------------------------------------------------------------
 
@@ -311,10 +331,10 @@ class Writer:
         events = size = 0
         while self._waiting and events < BATCH_EVENTS_MAX and size < BATCH_BYTES_MAX:
             request = self._waiting.popleft()
+            self._count_out(request)
             requests.append(request)
             events += len(request.events)
             size += request.payload_bytes
-        self._waiting_bytes -= size
         self._room.set()
         try:
             await self._commit_locked(requests)
@@ -364,113 +384,24 @@ class Writer:
         await self._commit_locked(requests[middle:])
 
     async def _transact(self, requests: Sequence[Append]) -> Batch:
-        partitioned_to = self._partitioned_to
-        async with self._connected() as connection, connection.transaction():
+        storage = self._storage
+        async with storage.connected() as connection, connection.transaction():
+            await connection.execute(LOCK_LEDGER, self._ledger_id)
             head = await read_head(connection, self._ledger_id, lock=True)
             known = await read_known(connection, self._ledger_id, requests)
             recorded_at = max(self._clock(), head.recorded_at)
             batch = Batch(self._ledger, self._ledger_id, head, recorded_at, known)
             for request in requests:
                 batch.add(request)
+            after = batch.sealed()
             if batch.events:
-                reached = await self._store(connection, batch, batch.sealed())
-                assert reached is not None, "the head is locked"
-                partitioned_to = reached
-        self._partitioned_to = partitioned_to
+                is_stored = await storage.store(connection, batch, after)
+                assert is_stored, "the head is locked"
+        storage.note_committed(batch, after)
         return batch
-
-    # --- the database ---------------------------------------------------------------------
-
-    @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[DriverConnection]:
-        """Yield the writer's own connection, which is ended when something went wrong.
-
-        In what state an error has left it is not worth knowing; the next batch gets a new one.
-        """
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = await self.pool.connect_apart(SESSION)
-        try:
-            with telling_loss(connection):
-                yield connection
-        except BaseException:
-            self._connection = None
-            connection.terminate()
-            raise
-
-    async def _store_fenced(self, batch: Batch, after: Head) -> bool:
-        """Store `batch` if the ledger still ends where it begins; return whether it did."""
-        async with self._connected() as connection:
-            if len(batch.events) <= SINGLE_STATEMENT_EVENTS_MAX and not (
-                batch.new_keys or self._lacks_partition(after)
-            ):
-                stored: bool = await connection.fetchval(
-                    _APPEND_EVENTS, *self._heads(batch, after), *batch.columns()
-                )
-                return stored
-            await connection.execute("begin")
-            partitioned_to = await self._store(connection, batch, after)
-            if partitioned_to is None:
-                await connection.execute("rollback")
-                return False
-            await connection.execute("commit")
-        # Not before the commit: a transaction that is rolled back takes its partitions with it.
-        self._partitioned_to = partitioned_to
-        return True
-
-    async def _store(self, connection: Connection, batch: Batch, after: Head) -> int | None:
-        """Write all of `batch` inside the caller's transaction; return how far partitions reach.
-
-        None: the ledger does not end any more where the batch begins, and nothing is written.
-        """
-        keys = key_columns(batch.events, batch.versions)
-        if not await connection.fetchval(_APPEND_KEYS, *self._heads(batch, after), *keys):
-            return None
-        partitioned_to = self._partitioned_to
-        if self._lacks_partition(after):
-            partitioned_to = after.position + PARTITION_MARGIN
-            await connection.execute("select ensure_event_partitions($1)", partitioned_to)
-        if batch.new_keys:
-            await connection.execute(
-                "insert into idempotency_key "
-                "(ledger_id, key, content_sha256, first_position, last_position) "
-                "select $1, * from unnest($2::text[], $3::bytea[], $4::bigint[], $5::bigint[])",
-                self._ledger_id,
-                *([entry[n] for entry in batch.new_keys] for n in range(4)),
-            )
-        await connection.copy_to_table(
-            "event",
-            source=copy_stream(batch.rows()),
-            columns=EVENT_COLUMNS,
-            format="binary",
-        )
-        return partitioned_to
-
-    def _heads(self, batch: Batch, after: Head) -> tuple[Any, ...]:
-        """Return where the ledger has to end and where it will, as both functions take it."""
-        return (
-            self._ledger_id,
-            self._ledger,
-            batch.head.position,
-            batch.head.root,
-            after.recorded_at,
-            after.frontier,
-            after.root,
-        )
-
-    def _lacks_partition(self, after: Head) -> bool:
-        return after.position > self._partitioned_to
 
     def _stopped(self) -> Unavailable:
         return Unavailable("ledger.unavailable", f"ledger {self._ledger!r} has stopped")
-
-
-def _encode(batch: Batch) -> None:
-    """Encode `batch` for the way in which it will probably be stored."""
-    if len(batch.events) > SINGLE_STATEMENT_EVENTS_MAX:
-        batch.rows()
-    elif batch.events:
-        batch.columns()
 
 
 def _is_meant() -> bool:
@@ -481,7 +412,3 @@ def _is_meant() -> bool:
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
-
-
-_APPEND_KEYS: Final = f"select append_keys({', '.join(f'${n}' for n in range(1, 16))})"
-_APPEND_EVENTS: Final = f"select append_events({', '.join(f'${n}' for n in range(1, 30))})"

@@ -22,9 +22,9 @@ from eventlog.ledger import Ledger
 from eventlog.reading import EventFilter, before_unknown, read_pages
 from projections.active import lock_key
 from projections.checkpoints import Checkpoint, begin, fold_batch, live_checkpoint
-from projections.pages import decode_frames
+from projections.pages import decoded_pages
 from projections.poison import PoisonEvent
-from projections.projection import Policy, Projection, anew, wanted
+from projections.projection import IndexedForQueries, Policy, Projection, anew
 from projections.side_tables import (
     CHECKPOINTS,
     SideTables,
@@ -46,6 +46,9 @@ RANGE_EVENTS_FIRST: Final = 4_000
 
 FILTERED_RATIO: Final = 0.3
 """Share of wanted events below which it costs less to have the server choose them."""
+
+_NOT_WAITING: Final = {"synchronous_commit": "off"}
+"""For what is nobody's until the exchange, whose commit waits for the disk on behalf of all."""
 
 Told = Callable[[str, int], None]
 """Told the ledger's name and the position reached, after each batch."""
@@ -75,6 +78,11 @@ class Beside:
     ledgers: Mapping[int, Ledger]
     held: dict[int, Checkpoint]
     told: Told
+
+    @property
+    def _types(self) -> frozenset[str] | None:
+        types = self.projection.types
+        return None if types is None else frozenset(types)
 
     async def catch_up(self, ledger_id: int, target: int) -> None:
         """Fold on until the copies' rows of a ledger reflect the log up to `target`.
@@ -111,12 +119,12 @@ class Beside:
             limit=BATCH_EVENTS_MAX,
             payloads=self.projection.payloads,
         )
-        async with contextlib.aclosing(pages):
-            async for page in pages:
-                await decode_frames(page)
+        async with contextlib.aclosing(decoded_pages(pages, self._types)) as decoded:
+            async for page in decoded:
                 held = await self._fold_known(ledger, page, held)
                 self._reached(ledger, held)
-                found += len(wanted(self.projection, page))
+                types = self._types
+                found += len(page) if types is None else sum(e.type in types for e in page)
         return found
 
     async def _fold_wanted(self, ledger: Ledger, until: int) -> int:
@@ -136,9 +144,8 @@ class Beside:
             wanted=EventFilter(types=self.projection.types or ()),
             payloads=self.projection.payloads,
         )
-        async with contextlib.aclosing(pages):
-            async for page in pages:
-                await decode_frames(page)
+        async with contextlib.aclosing(decoded_pages(pages, self._types)) as decoded:
+            async for page in decoded:
                 held = await self._fold_halving(ledger, page, held, page.scanned_to)
                 self._reached(ledger, held)
                 found += len(page)
@@ -213,7 +220,14 @@ class Beside:
             )
 
     async def settle(self) -> None:
-        """Have the planner know the copies as well as it knows the originals."""
+        """Give the copies the indexes they lack, and have the planner know them as the originals.
+
+        Once, when they are nearly full.
+        """
+        if self.side.made_last:
+            await self.folding.execute(
+                ";\n".join(self.side.made_last), timeout=MAINTENANCE_TIMEOUT_S
+            )
         for table in self.side.tables:
             await self.folding.execute(
                 f"vacuum (analyze) {self.side.name(table)}", timeout=MAINTENANCE_TIMEOUT_S
@@ -270,7 +284,7 @@ async def beside(
             hint="its memory goes on from its checkpoint, whatever its version",
             value=name,
         )
-    async with _connected(pool) as guard, _connected(pool) as folding:
+    async with _connected(pool) as guard, _connected(pool, _NOT_WAITING) as folding:
         if not await guard.fetchval("select pg_try_advisory_lock($1)", lock_key("beside", name)):
             raise Conflict(
                 "projection.busy",
@@ -282,7 +296,12 @@ async def beside(
         for kind in ("rebuild", "check"):
             if left := await remove_side_tables(guard, f"{kind}_{slug}_"):
                 logger.info("removed what %d unfinished runs of %s had left", left, name)
-        side = await make_side_tables(guard, f"{purpose}_{slug}_", projection.tables)
+        side = await make_side_tables(
+            guard,
+            f"{purpose}_{slug}_",
+            projection.tables,
+            projection.query_indexes if isinstance(projection, IndexedForQueries) else (),
+        )
         try:
             await folding.execute(f"set search_path to {side.search_path}")
             async with _ledgers(guard, pool, name, ledger_ids) as ledgers:
@@ -299,8 +318,10 @@ async def beside(
 
 
 @contextlib.asynccontextmanager
-async def _connected(pool: Pool) -> AsyncIterator[DriverConnection]:
-    connection = await pool.connect_apart()
+async def _connected(
+    pool: Pool, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[DriverConnection]:
+    connection = await pool.connect_apart(settings)
     try:
         with telling_loss(connection):
             yield connection

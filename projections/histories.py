@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 
@@ -66,8 +67,7 @@ class Basis:
 # --- facts --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Stated:
+class Stated(NamedTuple):
     """What an event, or a correction of it, says.
 
     Parameters
@@ -89,13 +89,14 @@ class Stated:
 def stated(events: Iterable[RecordedEvent], categories: frozenset[str]) -> Iterator[Stated]:
     """Yield what `events` on streams of `categories` say."""
     for event in events:
-        if event.stream.partition(":")[0] not in categories:
+        stream = event.stream
+        if stream[: stream.find(":")] not in categories:
             continue
         fact = event.fact
-        origin = event.position
-        if isinstance(fact, RecordCorrected):
+        known_from = origin = event.position
+        if type(fact) is RecordCorrected:
             origin, fact = fact.corrected_position, fact.fact()
-        yield Stated(origin, event.position, event.occurred_at, event.actor, event.stream, fact)
+        yield Stated(origin, known_from, event.occurred_at, event.actor, stream, fact)
 
 
 class History:
@@ -114,14 +115,16 @@ class History:
         """Learn `said`. Who did something stays the same when it is corrected."""
         earlier = self._facts.pop(said.origin, None)
         if said.value is not None:
-            actor = said.actor if earlier is None else earlier.actor
-            self._facts[said.origin] = Stated(
-                said.origin, said.known_from, said.occurred_at, actor, said.stream, said.value
+            self._facts[said.origin] = (
+                said if earlier is None else said._replace(actor=earlier.actor)
             )
 
     def in_order(self) -> list[Stated]:
         """Return the facts that count by when they were true; of the same time, as recorded."""
-        return sorted(self._facts.values(), key=lambda said: (said.occurred_at, said.origin))
+        return sorted(self._facts.values(), key=_BY_TIME)
+
+
+_BY_TIME: Final = attrgetter("occurred_at", "origin")
 
 
 async def histories(
@@ -174,8 +177,7 @@ def _grown(
 # --- rows ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(NamedTuple):
     """How the object `name` stood from position `known_from` on: `values` of its columns.
 
     `begun_before` as in `History`.

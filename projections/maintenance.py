@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, ClassVar, Final
+from operator import attrgetter
+from typing import ClassVar, Final
 
 import asyncpg
 
@@ -110,6 +111,7 @@ class WorkOrderVersion:
 
 
 COLUMNS: Final = tuple(field.name for field in fields(WorkOrderVersion))
+_VALUES: Final = attrgetter(*COLUMNS)
 
 
 # --- fold ---------------------------------------------------------------------------------
@@ -133,6 +135,11 @@ class MaintenanceProjection:
     )
     payloads: ClassVar[PayloadOf] = PayloadOf.FACTS
     tables: ClassVar[tuple[str, ...]] = ("work_order",)
+    query_indexes: ClassVar[tuple[str, ...]] = (
+        "work_order_open",
+        "work_order_closed",
+        "work_order_asset",
+    )
     categories: ClassVar[frozenset[str]] = frozenset(("work-order",))
 
     async def fold(
@@ -149,16 +156,12 @@ class MaintenanceProjection:
                 said.stream.partition(":")[2],
                 said.known_from,
                 history.begun_before,
-                _values(work_order_of(history)),
+                _VALUES(work_order_of(history)),
             )
             for said, history in known
         ]
         columns = ("work_order_id", *COLUMNS)
         await write_versions(connection, ledger.ledger_id, "work_order", columns, versions)
-
-
-def _values(order: WorkOrderVersion) -> tuple[Any, ...]:
-    return tuple(getattr(order, name) for name in COLUMNS)
 
 
 def work_order_of(history: History) -> WorkOrderVersion:

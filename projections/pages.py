@@ -7,8 +7,9 @@ within it. Only the newest events are kept; a projection that is far behind read
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Final
 
 from eventlog.decoded import DECODED, READINGS_MAX
@@ -22,6 +23,9 @@ AHEAD_MAX: Final = 2
 
 FRAMES_AT_ONCE: Final = 16
 """Frames that are decoded before others get their turn on the event loop."""
+
+FACTS_AT_ONCE: Final = 64
+"""Facts that are decoded before others get their turn."""
 
 PAYLOAD_BYTES_KEPT_MAX: Final = 32 * 1024 * 1024
 """One page may exceed it: what has been read has to be handed on."""
@@ -106,6 +110,49 @@ class SharedPages:
             len(self._kept) > EVENTS_KEPT_MAX or self._payload_bytes > PAYLOAD_BYTES_KEPT_MAX
         ):
             self._payload_bytes -= len(self._kept.popleft().payload or b"")
+
+
+async def decoded_pages(
+    pages: AsyncGenerator[Page, None], types: Collection[str] | None
+) -> AsyncGenerator[Page, None]:
+    """Yield `pages`, decoding the next one while the one before is worked on.
+
+    So three are held at a time: in hand, being decoded, being fetched. Whoever works on one waits
+    for the server most of the time, and that time is used.
+
+    Parameters
+    ----------
+    types : facts of these are decoded; None: of all
+    """
+
+    async def following() -> Page | None:
+        page = await anext(pages, None)
+        if page is not None:
+            await decode_frames(page)
+            await _decode_facts(page, types)
+        return page
+
+    coming = asyncio.create_task(following())
+    try:
+        while (page := await coming) is not None:
+            coming = asyncio.create_task(following())
+            yield page
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        await pages.aclose()
+
+
+async def _decode_facts(page: Sequence[RecordedEvent], types: Collection[str] | None) -> None:
+    """Decode the facts of `types` in `page`; what is wrong with one is told to who asks for it."""
+    for first in range(0, len(page), FACTS_AT_ONCE):
+        for event in page[first : first + FACTS_AT_ONCE]:
+            if event.payload is None or event.is_frame:
+                continue
+            if types is None or event.type in types:
+                with contextlib.suppress(Exception):
+                    _ = event.fact
+        await asyncio.sleep(0)
 
 
 async def decode_frames(page: Sequence[RecordedEvent]) -> None:

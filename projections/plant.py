@@ -60,6 +60,7 @@ class PlantProjection:
     types: ClassVar[tuple[str, ...] | None] = TYPES
     payloads: ClassVar[PayloadOf] = PayloadOf.FACTS
     tables: ClassVar[tuple[str, ...]] = ("plant_interval",)
+    query_indexes: ClassVar[tuple[str, ...]] = ("plant_interval_by_place", "plant_interval_finding")
 
     async def fold(
         self, connection: Connection, ledger: Ledger, events: Sequence[RecordedEvent]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any, ClassVar, Final
 
 from domain.material.lot import LotCreated, lot_stream
@@ -71,6 +72,7 @@ class RunVersion:
 
 
 COLUMNS: Final = tuple(field.name for field in fields(RunVersion))
+_VALUES: Final = attrgetter(*COLUMNS)
 RUN_TYPES: Final = (
     "process_run.started",
     "process_run.completed",
@@ -97,6 +99,13 @@ class ProductionProjection:
     )
     payloads: ClassVar[PayloadOf] = PayloadOf.FACTS
     tables: ClassVar[tuple[str, ...]] = ("process_run", "run_unit", "part_number", "part_scrapped")
+    query_indexes: ClassVar[tuple[str, ...]] = (
+        "process_run_time",
+        "run_unit_run",
+        "run_unit_unit",
+        "part_number_unit",
+        "part_scrapped_time",
+    )
 
     async def fold(
         self, connection: Connection, ledger: Ledger, events: Sequence[RecordedEvent]
@@ -119,9 +128,8 @@ async def _fold_runs(
     versions = []
     for said, history in known:
         run = run_of(history)
-        values = tuple(getattr(run, name) for name in COLUMNS)
         name = said.stream.partition(":")[2]
-        versions.append(Version(name, said.known_from, history.begun_before, values))
+        versions.append(Version(name, said.known_from, history.begun_before, _VALUES(run)))
     columns = ("run_id", *COLUMNS)
     await write_versions(connection, ledger.ledger_id, "process_run", columns, versions)
 

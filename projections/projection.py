@@ -52,6 +52,16 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class IndexedForQueries(Protocol):
+    """A projection with indexes that only queries use, and its fold never.
+
+    While tables are folded anew nobody asks them; `query_indexes` are made when they are full.
+    """
+
+    query_indexes: ClassVar[tuple[str, ...]]
+
+
+@runtime_checkable
 class ComparedByContents(Protocol):
     """A projection with tables whose columns do not all follow from the log, such as sequences.
 

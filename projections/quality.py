@@ -66,6 +66,12 @@ class QualityProjection:
     types: ClassVar[tuple[str, ...] | None] = ("inspection.recorded", *WITH_CORRECTIONS)
     payloads: ClassVar[PayloadOf] = PayloadOf.FACTS
     tables: ClassVar[tuple[str, ...]] = ("inspection", "inspection_characteristic")
+    query_indexes: ClassVar[tuple[str, ...]] = (
+        "inspection_time",
+        "inspection_subject",
+        "inspection_run",
+        "inspection_characteristic_name",
+    )
 
     async def fold(
         self, connection: Connection, ledger: Ledger, events: Sequence[RecordedEvent]

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import asyncpg
@@ -28,11 +28,17 @@ CHECKPOINTS: Final = "projection_checkpoint"
 
 @dataclass(frozen=True, slots=True)
 class SideTables:
-    """The copies in `schema` of `tables` in `live`; and an empty table of checkpoints there."""
+    """The copies in `schema` of `tables` in `live`; and an empty table of checkpoints there.
+
+    Parameters
+    ----------
+    made_last : statements that make the indexes that the copies have not got yet
+    """
 
     schema: str
     live: str
     tables: tuple[str, ...]
+    made_last: tuple[str, ...] = ()
 
     def name(self, table: str) -> str:
         """Return the qualified name of a copy."""
@@ -61,9 +67,14 @@ def _literal(text: str) -> str:
 
 
 async def make_side_tables(
-    connection: Connection, prefix: str, tables: Sequence[str]
+    connection: Connection, prefix: str, tables: Sequence[str], indexes_last: Collection[str] = ()
 ) -> SideTables:
     """Return empty copies of `tables` in a new schema whose name begins with `prefix`.
+
+    Parameters
+    ----------
+    indexes_last : names of indexes to leave to the caller: he runs `SideTables.made_last` once the
+        copies are full, which costs less than to keep them meanwhile
 
     Raises
     ------
@@ -76,6 +87,7 @@ async def make_side_tables(
     """
     live = await connection.fetchval("select current_schema()")
     side = SideTables(f"{prefix}{os.urandom(4).hex()}", live, tuple(tables))
+    made_last: list[str] = []
     async with connection.transaction():
         try:
             await connection.execute(f"create schema {quoted(side.schema)}")
@@ -86,8 +98,8 @@ async def make_side_tables(
                 hint="grant create on the database to the role that Heddle uses",
             ) from error
         for table in (*side.tables, CHECKPOINTS):
-            await _copy_definition(connection, side, table)
-    return side
+            made_last += await _copy_definition(connection, side, table, indexes_last)
+    return replace(side, made_last=tuple(made_last))
 
 
 async def remove_side_tables(connection: Connection, prefix: str) -> int:
@@ -100,7 +112,10 @@ async def remove_side_tables(connection: Connection, prefix: str) -> int:
     return len(left)
 
 
-async def _copy_definition(connection: Connection, side: SideTables, table: str) -> None:
+async def _copy_definition(
+    connection: Connection, side: SideTables, table: str, indexes_last: Collection[str]
+) -> list[str]:
+    """Make the copy of `table`; return the statements for those of its indexes that come last."""
     original, copy = side.live_name(table), side.name(table)
     found = await connection.fetchrow(
         """
@@ -144,15 +159,19 @@ async def _copy_definition(connection: Connection, side: SideTables, table: str)
         await connection.execute(f"alter table {copy} set ({', '.join(options)})")
     if found["comment"]:
         await connection.execute(f"comment on table {copy} is {_literal(found['comment'])}")
-    await _copy_indexes(connection, found["oid"], original, copy)
+    made_last = await _copy_indexes(connection, found["oid"], original, copy, indexes_last)
     await _copy_privileges(connection, found["oid"], copy)
+    return made_last
 
 
-async def _copy_indexes(connection: Connection, oid: int, original: str, copy: str) -> None:
+async def _copy_indexes(
+    connection: Connection, oid: int, original: str, copy: str, indexes_last: Collection[str]
+) -> list[str]:
     rows = await connection.fetch(
         """
         select pg_get_indexdef(i.indexrelid) as definition, c.relname as name,
-            k.contype::text as constraint, pg_get_constraintdef(k.oid) as constraint_definition,
+            i.indisunique as is_unique, k.contype::text as constraint,
+            pg_get_constraintdef(k.oid) as constraint_definition,
             format('%I.%I', n.nspname, t.relname) as table_name
         from pg_index i join pg_class c on c.oid = i.indexrelid
         join pg_class t on t.oid = i.indrelid join pg_namespace n on n.oid = t.relnamespace
@@ -161,6 +180,7 @@ async def _copy_indexes(connection: Connection, oid: int, original: str, copy: s
         """,
         oid,
     )
+    made_last = []
     for row in rows:
         name = quoted(row["name"])
         if row["constraint"] == "x":
@@ -176,12 +196,17 @@ async def _copy_indexes(connection: Connection, oid: int, original: str, copy: s
                 f"the index {name} of {original} cannot be copied",
                 value=row["name"],
             )
-        await connection.execute(f"{before} ON {copy} USING {after}")
+        made = f"{before} ON {copy} USING {after}"
+        if row["name"] in indexes_last and not row["is_unique"]:
+            made_last.append(made)
+            continue
+        await connection.execute(made)
         if row["constraint"] in ("p", "u"):
             kind = "primary key" if row["constraint"] == "p" else "unique"
             await connection.execute(
                 f"alter table {copy} add constraint {name} {kind} using index {name}"
             )
+    return made_last
 
 
 async def _copy_privileges(connection: Connection, oid: int, copy: str) -> None:

@@ -68,6 +68,7 @@ class ThreadProjection:
         "thread_end",
         "thread_correction",
     )
+    query_indexes: ClassVar[tuple[str, ...]] = ("thread_edge_in",)
 
     def __init__(self) -> None:
         self._numbers = _Numbers(0)

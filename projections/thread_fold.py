@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 
 from domain.records import RecordCorrected
 from domain.thread import BEARS_ON_CAUSE, Link, LinkEnd, LinkKind, NodeState, Standing
-from eventlog.copy_format import microseconds
 from eventlog.envelope import RecordedEvent
 
 OPEN: Final = 2**63 - 1
@@ -101,7 +100,7 @@ def gather(events: Iterable[RecordedEvent], corrections: Collection[int]) -> Tol
 
 def _add(told: Told, event: RecordedEvent, place: int, items: Sequence[object]) -> None:
     position = event.position
-    valid_us = microseconds(event.occurred_at)
+    valid_us = event.occurred_us
     mention = told.mentions.setdefault
     first_link, first_standing = len(told.links), len(told.standings)
     for item in items:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from functools import cache, cached_property
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from domain.thread import LinkKind
 from eventlog.database import Connection
+from eventlog.envelope import POSTGRES_EPOCH
 from projections.thread import ThreadProjection
 from projections.thread_fold import OPEN
 
@@ -35,8 +36,8 @@ NOW_POSITION: Final = OPEN - 1
 
 Ints = npt.NDArray[np.int64]
 
-_POSTGRES_EPOCH: Final = np.datetime64("2000-01-01", "us")
-_INFINITY: Final = 2**63 - 1
+NO_END: Final = 2**63 - 1
+"""`valid_to` of what has not ended: PostgreSQL's infinity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +73,29 @@ class NodeColumns(NamedTuple):
 
 
 class EdgeColumns(NamedTuple):
-    """Links, a list a column; `ended_at` is 0 and a quantity NaN where there is none."""
+    """Links, an array or list a column; `ended_at` is 0 and a quantity NaN where there is none.
 
-    src: list[int]
-    dst: list[int]
-    kinds: list[int]
-    quantities: list[float]
-    valid_from: list[datetime]
-    valid_to: list[datetime | None]
-    said_at: list[int]
-    ended_at: list[int]
+    Times are microseconds since 2000; `valid_to` is `NO_END` where there is none.
+    """
+
+    src: Ints
+    dst: Ints
+    kinds: Ints
+    quantities: npt.NDArray[np.float64]
+    valid_from: Ints
+    valid_to: Ints
+    said_at: Ints
+    ended_at: Ints
     units: list[str | None]
+
+    @classmethod
+    def joined(cls, parts: Sequence[EdgeColumns]) -> EdgeColumns:
+        """Return the links of all `parts`."""
+        if len(parts) == 1:
+            return parts[0]
+        columns: list[Any] = list(zip(*parts, strict=True))
+        units = [unit for part in parts for unit in part.units]
+        return cls._make([*map(np.concatenate, columns[:-1]), units])
 
 
 NO_NODES: Final = NodeColumns([], [], [], [], [])
@@ -439,16 +452,32 @@ def _nodes(row: asyncpg.Record) -> NodeColumns:
 
 def _edges(row: asyncpg.Record) -> EdgeColumns:
     return EdgeColumns(
-        _numbers(row["src"], ">i8"),
-        _numbers(row["dst"], ">i8"),
-        _numbers(row["edge_kinds"], ">i2"),
-        _numbers(row["quantities"], ">f8"),
-        _times(row["valid_from"]),
-        _times_or_none(row["valid_to"]),
-        _numbers(row["said_at"], ">i8"),
-        _numbers(row["ended_at"], ">i8"),
+        _array(row["src"]),
+        _array(row["dst"]),
+        np.frombuffer(row["edge_kinds"] or b"", ">i2").astype(np.int64),
+        np.frombuffer(row["quantities"] or b"", ">f8").astype(np.float64),
+        _array(row["valid_from"]),
+        _array(row["valid_to"]),
+        _array(row["said_at"]),
+        _array(row["ended_at"]),
         row["units"] or [],
     )
+
+
+def times(microseconds: Ints) -> list[datetime]:
+    """Return moments, told in microseconds since 2000."""
+    since: list[timedelta] = microseconds.astype("timedelta64[us]").tolist()
+    return [POSTGRES_EPOCH + one for one in since]
+
+
+def times_or_none(microseconds: Ints) -> list[datetime | None]:
+    """Return moments, told in microseconds since 2000, and None for `NO_END`."""
+    moments: list[datetime | None] = [None] * len(microseconds)
+    ended = np.flatnonzero(microseconds != NO_END)
+    if len(ended):
+        for n, moment in zip(ended.tolist(), times(microseconds[ended]), strict=True):
+            moments[n] = moment
+    return moments
 
 
 def _array(packed: bytes | None) -> Ints:
@@ -457,25 +486,3 @@ def _array(packed: bytes | None) -> Ints:
 
 def _numbers(packed: bytes | None, layout: str) -> list[Any]:
     return [] if packed is None else np.frombuffer(packed, layout).tolist()
-
-
-def _times(packed: bytes | None) -> list[datetime]:
-    if packed is None:
-        return []
-    microseconds = np.frombuffer(packed, ">i8").astype("timedelta64[us]")
-    naive: list[datetime] = (_POSTGRES_EPOCH + microseconds).tolist()
-    return [moment.replace(tzinfo=UTC) for moment in naive]
-
-
-def _times_or_none(packed: bytes | None) -> list[datetime | None]:
-    if packed is None:
-        return []
-    microseconds = np.frombuffer(packed, ">i8").astype(np.int64)
-    times: list[datetime | None] = [None] * len(microseconds)
-    ended = np.flatnonzero(microseconds != _INFINITY)
-    if len(ended):
-        for n, moment in zip(
-            ended.tolist(), _times(microseconds[ended].astype(">i8").tobytes()), strict=True
-        ):
-            times[n] = moment
-    return times

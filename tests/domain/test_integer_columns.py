@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain.bit_packing import LowBits, Sections, packed_ones, unary_ends
+from domain.column_choice import Coded, choose
 from domain.errors import MalformedFrame
 from domain.integer_columns import (
     CENTRED,
@@ -17,12 +19,8 @@ from domain.integer_columns import (
     TABLE,
     UNARY,
     BitReader,
-    Coded,
     bit_length,
     byte_length,
-    choose,
-    pack_low_bits,
-    pack_unary,
     unzigzag,
     zigzag,
 )
@@ -32,17 +30,18 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
 
 def coded_bits(coded: Coded, row: int) -> int:
     """Return how many bits column `row` really takes: low bits, unary, base, drift, table."""
-    residuals, width = coded.residuals[row], coded.widths[row]
+    residuals, width, kind = coded.residuals[row], int(coded.width[row]), int(coded.kind[row])
     bits = len(residuals) * width
-    if coded.kinds[row] & UNARY:
+    if kind & UNARY:
         bits += int((residuals >> width).sum()) + len(residuals)
     else:
         assert (residuals >> width).max() == 0
-    table = coded.tables.get(row)
-    if table is None:
-        return bits + 8 * bytes_of(coded.bases[row]) * (2 if coded.kinds[row] & DRIFT else 1)
-    gap = max(int(np.diff(table).max()) - 1, 0)
-    return bits + (len(table) - 1) * gap.bit_length() + 24 + 8 * bytes_of(int(table[0]))
+    entries = int(coded.table_count[row])
+    if not entries:
+        return bits + 8 * bytes_of(int(coded.base[row])) * (2 if kind & DRIFT else 1)
+    gaps = coded.gaps[coded.table_count[:row].sum() - np.count_nonzero(coded.table_count[:row]) :]
+    gap = int(gaps[: entries - 1].max())
+    return bits + (entries - 1) * gap.bit_length() + 24 + 8 * bytes_of(int(coded.low[row]))
 
 
 def bytes_of(number: int) -> int:
@@ -67,7 +66,7 @@ def sensors() -> np.ndarray:
 
 
 def test_each_kind_of_sensor_gets_the_predictor_that_fits_it(sensors: np.ndarray) -> None:
-    kinds = choose(sensors).kinds
+    kinds = choose(sensors).kind
     assert kinds[0] == PLAIN
     assert kinds[1] == DELTA | DRIFT
     assert kinds[2] == CENTRED | UNARY
@@ -130,9 +129,17 @@ def test_low_bits_lie_end_to_end_and_frames_begin_with_a_byte(
     generator = np.random.default_rng(abs(hash(str(parts))) % 2**32)
     parts.sort(key=lambda part: part[1])
     numbers = [generator.integers(0, 1 << width, count) for width, _, count in parts]
-    packed = pack_low_bits(
-        numbers, [width for width, _, _ in parts], [frame for _, frame, _ in parts], 3
+    columns_of = [[n for n, part in enumerate(parts) if part[1] == frame] for frame in range(3)]
+    sections = Sections(
+        np.array([width * count for width, _, count in parts]),
+        np.array([len(columns) for columns in columns_of]),
     )
+    bits = LowBits(sections.byte_count)
+    for n, ((width, _, _), column) in enumerate(zip(parts, numbers, strict=True)):
+        # What lies above the low bits is not put.
+        row = column | (1 << 57 if width > 50 else 1 << width)
+        bits.put_rows(sections.starts[n : n + 1], np.array([width]), row[None])
+    packed = sections.cut(bits.packed())
     for frame in range(3):
         expected, at = 0, 0
         for (width, of, _), column in zip(parts, numbers, strict=True):
@@ -143,7 +150,10 @@ def test_low_bits_lie_end_to_end_and_frames_begin_with_a_byte(
 
 
 def test_unary_is_zeros_and_a_one() -> None:
-    first, second = pack_unary([np.array([0, 2]), np.array([1]), np.array([9])], [0, 0, 1], 2)
+    ends = [unary_ends(np.array([row])) for row in ([0, 2], [1], [9])]
+    sections = Sections(np.array([each[0, -1] for each in ends]), np.array([2, 1]))
+    places = [start + each[0] - 1 for start, each in zip(sections.starts, ends, strict=True)]
+    first, second = sections.cut(packed_ones(places, sections.byte_count))
     assert first == bytes([0b0010_1001]) or first == bytes([0b0010_1001, 0])
     assert second == bytes([0, 0b10])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -15,13 +17,14 @@ from hypothesis import strategies as st
 
 from domain.errors import Conflict, HeddleError, InvalidInput, Unavailable
 from eventlog.batch import Batch, Head, Known
-from eventlog.copy_format import EVENT_COLUMNS, copy_stream
-from eventlog.database import Pool, create_pool
+from eventlog.batch_storage import LOCK_LEDGER, SINGLE_STATEMENT_EVENTS_MAX
+from eventlog.copy_format import EVENT_COLUMNS, copy_stream, microseconds
+from eventlog.database import Connection, Pool, create_pool
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Appended, IdempotencyKey, Ledger
 from eventlog.merkle import EMPTY_ROOT
 from eventlog.reading import read_page
-from eventlog.writer import SINGLE_STATEMENT_EVENTS_MAX, Writer
+from eventlog.writer import Writer
 from tests.eventlog.log_soundness import assert_log_is_sound
 from tests.eventlog.new_events import OCCURRED_AT, fact, frame_event, frame_of, opened
 
@@ -31,7 +34,8 @@ _names = (f"ledger-{n}" for n in itertools.count(1))
 
 @pytest.fixture
 def in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let others have their turn after every event and every caller."""
+    """Let others have their turn after every event and every caller, and commit what there is."""
+    monkeypatch.setattr("eventlog.writer.SHARE_EVENTS_MIN", 1)
     monkeypatch.setattr("eventlog.writer.EVENTS_AT_ONCE", 1)
     monkeypatch.setattr("eventlog.batch.CALLERS_AT_ONCE", 1)
 
@@ -304,31 +308,169 @@ async def test_a_cancellation_that_nobody_meant_ends_no_writer(
 # --- pipelining ---------------------------------------------------------------------------
 
 
-async def test_the_next_batch_is_built_while_one_commits(
+@asynccontextmanager
+async def _held(pool: Pool, ledger: Ledger) -> AsyncIterator[Connection]:
+    """Hold the ledger as another process does that appends to it; yield that one's transaction."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(LOCK_LEDGER, ledger.ledger_id)
+        yield connection
+
+
+async def _queued(pool: Pool, count: int) -> list[int]:
+    """Return the backends that wait for the ledger, in order, once there are `count`."""
+    async with asyncio.timeout(30):
+        while True:
+            waiting: list[asyncpg.Record] = await pool.fetch(
+                "select pid from pg_locks where locktype = 'advisory' and not granted "
+                "and database = (select oid from pg_database where datname = current_database()) "
+                "order by waitstart"
+            )
+            if len(waiting) >= count:
+                return [row["pid"] for row in waiting]
+            await asyncio.sleep(0.01)
+
+
+def _callers(ledger: Ledger, turns: int = 1) -> list[asyncio.Task[None]]:
+    async def caller(number: int) -> None:
+        for turn in range(turns):
+            await ledger.append([fact(f"{number}/{turn}", f"asset:loop-{number}")])
+
+    return [asyncio.create_task(caller(number)) for number in range(128)]
+
+
+async def test_one_batch_commits_another_stands_ready_and_a_third_is_filled(
+    ledger: Ledger, pool: Pool
+) -> None:
+    await ledger.append([fact(0)])
+    async with _held(pool, ledger):
+        callers = _callers(ledger, turns=5)
+        assert len(await _queued(pool, 2)) == 2
+        writer = ledger._writer
+        await asyncio.sleep(0.05)
+        assert writer._batch is not None
+        sizes = [len(batch.events) for batch in (*writer._under_way, writer._batch)]
+        assert sum(sizes) == 128
+        assert max(sizes) <= 128 // 2
+        assert min(sizes) >= 128 // 8
+        assert not any(caller.done() for caller in callers)
+        assert await ledger.head() == 1
+    await asyncio.gather(*callers)
+    await assert_log_is_sound(ledger, 641)
+
+
+async def test_batches_on_a_head_that_was_moved_are_all_built_again(
+    ledger: Ledger, pool: Pool, database_url: str
+) -> None:
+    await ledger.append([fact(0)])
+    async with opened(database_url) as other, _held(pool, ledger):
+        moving = asyncio.create_task(other.append([fact("from elsewhere", "asset:loop-5")]))
+        await _queued(pool, 1)
+        callers = _callers(ledger)
+        assert len(await _queued(pool, 3)) == 3
+    assert (await moving).position == 2
+    await asyncio.gather(*callers)
+    await assert_log_is_sound(ledger, 130)
+
+
+@pytest.mark.parametrize("cut", [(0,), (1,), (0, 1)])
+async def test_batches_are_recorded_once_whichever_of_their_connections_ends(
+    ledger: Ledger, pool: Pool, cut: tuple[int, ...]
+) -> None:
+    await ledger.append([fact(0)])
+    async with _held(pool, ledger):
+        callers = _callers(ledger, turns=3)
+        backends = await _queued(pool, 2)
+        for number in cut:
+            await pool.execute("select pg_terminate_backend($1, 10000)", backends[number])
+        await asyncio.sleep(0.05)
+    async with asyncio.timeout(30):
+        await asyncio.gather(*callers)
+    await assert_log_is_sound(ledger, 1 + 3 * 128)
+
+
+async def test_a_batch_that_overtook_the_one_before_is_sent_again(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ledger.append([fact(0)])
-    store, sizes = Writer._store_fenced, []
+    store, sent = Writer._store_fenced, []
+    overtaken = asyncio.Event()
 
-    async def watched(self: Writer, batch: Batch, after: Head) -> bool:
-        sizes.append(len(batch.events))
-        done = await store(self, batch, after)
-        built = self._batch
-        overlapped.append(0 if built is None else len(built.events))
-        return done
+    async def delayed(self: Writer, batch: Batch, after: Head) -> bool:
+        sent.append(batch)
+        if batch is sent[0]:
+            await overtaken.wait()
+        try:
+            return await store(self, batch, after)
+        finally:
+            overtaken.set()
 
-    overlapped: list[int] = []
-    monkeypatch.setattr(Writer, "_store_fenced", watched)
+    monkeypatch.setattr(Writer, "_store_fenced", delayed)
+    async with asyncio.timeout(30):
+        await asyncio.gather(*_callers(ledger))
+    assert sent.count(sent[0]) == 1
+    assert sent.count(sent[1]) == 2
+    assert ledger._writer._careful_batches == 0
+    await assert_log_is_sound(ledger, 129)
 
-    async def caller(number: int) -> None:
-        for turn in range(5):
-            await ledger.append([fact(f"{number}/{turn}", f"asset:loop-{number}")])
 
-    await asyncio.gather(*(caller(number) for number in range(128)))
-    assert sum(sizes) == 640
-    assert max(sizes) < 128
-    assert max(overlapped) >= 32
-    await assert_log_is_sound(ledger, 641)
+async def test_a_repetition_of_what_is_not_committed_yet_is_told_after_it_is(
+    ledger: Ledger, pool: Pool
+) -> None:
+    await ledger.append([fact(0)])
+    key = IdempotencyKey.of("key-1", b"content")
+    async with _held(pool, ledger):
+        first = asyncio.create_task(ledger.append([fact(1)]))
+        await _queued(pool, 1)
+        keyed = asyncio.create_task(ledger.append([fact(n) for n in range(2, 12)], idempotency=key))
+        await _queued(pool, 2)
+        again = [
+            asyncio.create_task(ledger.append([fact(1)])),
+            asyncio.create_task(ledger.append([fact("unheard of")], idempotency=key)),
+        ]
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in (first, keyed, *again))
+    assert [(await task).duplicate for task in (first, keyed, *again)] == [False, False, True, True]
+    assert again[0].result().placed == first.result().placed
+    assert again[1].result().placed == keyed.result().placed
+    await assert_log_is_sound(ledger, 12)
+
+
+async def test_a_closing_writer_finishes_what_is_under_way(
+    pool: Pool, ledger: Ledger, database_url: str
+) -> None:
+    async with opened(database_url) as closing:
+        await closing.append([fact(0)])
+        async with _held(pool, ledger):
+            callers = _callers(closing)
+            await _queued(pool, 2)
+            end = asyncio.create_task(closing.close())
+            await asyncio.sleep(0.05)
+            assert not end.done()
+        await end
+        assert all(caller.done() for caller in callers)
+        await asyncio.gather(*callers)
+    await assert_log_is_sound(ledger, 129)
+
+
+async def test_an_append_reads_no_more_of_the_log_the_more_there_is(
+    pool: Pool, database_url: str
+) -> None:
+    async with opened(database_url) as ledger:
+        for start in range(0, 3_000, 1_000):
+            await ledger.append([fact(n, f"asset:loop-{n}") for n in range(start, start + 1_000)])
+        for turn in range(20):  # on plans that were made while the tables were empty
+            await ledger.append([fact(f"{turn}/{n}", f"asset:loop-{n}") for n in range(10)])
+            await ledger.append([fact(f"{turn}/one")])
+    written, read = 0, 0
+    async with asyncio.timeout(30):
+        while written < 3_220:  # told when the writer's connections have ended
+            (told,) = await pool.fetch(
+                "select sum(n_tup_ins) filter (where relname like 'event_p%'), "
+                "sum(coalesce(idx_tup_fetch, 0) + seq_tup_read) from pg_stat_user_tables "
+                "where relname like 'event_p%' or relname = 'stream_head'"
+            )
+            written, read = told
+    assert read < 8 * written
 
 
 # --- as the database takes it -------------------------------------------------------------
@@ -348,15 +490,41 @@ async def test_every_time_is_stored_to_the_microsecond(ledger: Ledger, others: i
     await ledger.append([*events, *(fact(f"other-{n}") for n in range(others))])
     stored = await read_page(ledger, 0, limit=len(moments))
     assert [event.occurred_at for event in stored] == moments
+    assert [event.occurred_us for event in stored] == [microseconds(moment) for moment in moments]
 
 
-async def test_rows_in_copy_format_hold_what_the_event_says(database_url: str) -> None:
-    events = [
+@pytest.mark.parametrize("way", ["one by one", "one statement", "copy"])
+async def test_rows_hold_what_the_event_says_whichever_way_they_are_stored(
+    ledger: Ledger, pool: Pool, way: str
+) -> None:
+    events = _diverse_events()
+    if way == "one by one":
+        placed = [(await ledger.append([event])).placed[0] for event in events]
+    else:
+        others = SINGLE_STATEMENT_EVENTS_MAX if way == "copy" else 0
+        appended = await ledger.append([*events, *(fact(f"other-{n}") for n in range(others))])
+        placed = list(appended.placed[: len(events)])
+    rows = await pool.fetch(
+        "select * from event where position <= $1 order by position", len(events)
+    )
+    for event, place, row in zip(events, placed, rows, strict=True):
+        assert_row(row, event)
+        assert (row["position"], row["version"], row["recorded_at"]) == place
+    source = await pool.fetch("select position, source, sequence from source_sequence order by 1")
+    assert [tuple(row) for row in source] == [(2, "user:ü", 9), (3, "agent:agent-1", 4)]
+
+
+def _diverse_events() -> list[NewEvent]:
+    return [
         fact("plain"),
         fact("full", correlation_id=fact(1).event_id, causation_id=fact(2).event_id,
              traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01", source="user:ü", sequence=9),
         frame_event(frame_of(4)),
     ]  # fmt: skip
+
+
+async def test_rows_in_copy_format_hold_what_the_event_says(database_url: str) -> None:
+    events = _diverse_events()
     batch = Batch("plant-1", 3, Head(0, OCCURRED_AT, b"", EMPTY_ROOT), OCCURRED_AT, Known())
     placed = batch._place(events)
     connections = await create_pool(database_url)

@@ -44,7 +44,14 @@ from eventlog.ledger import Ledger
 from eventlog.reading import read_page
 from projections.alerts import AlertProjection
 from projections.content import ProjectionCheck, check
-from projections.projection import ComparedByContents, Policy, Projection, anew, wanted
+from projections.projection import (
+    ComparedByContents,
+    IndexedForQueries,
+    Policy,
+    Projection,
+    anew,
+    wanted,
+)
 from projections.rebuild import rebuild
 from projections.twin_history import ROW_FRAMES, TwinHistoryProjection
 from tests.projections.all_projections import running_all, settled
@@ -231,6 +238,21 @@ async def test_every_declared_table_is_there_and_says_of_which_ledger_it_is(pool
 
 
 # --- every event type through every projection ----------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_every_index_for_queries_is_there_and_keeps_nothing_out(pool: Pool) -> None:
+    for projection in PROJECTIONS:
+        if not isinstance(projection, IndexedForQueries):
+            continue
+        rows = await pool.fetch(
+            "select i.indexrelid::regclass::text as name, i.indisunique as is_unique "
+            "from pg_index i where i.indrelid = any($1::text[]::regclass[])",
+            list(projection.tables),
+        )
+        unique = {row["name"]: row["is_unique"] for row in rows}
+        for index in projection.query_indexes:
+            assert unique[index] is False, index
 
 
 def stream_of(name: str, event: Any) -> str:

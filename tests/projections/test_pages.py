@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 
+from domain.events import MalformedFact
 from eventlog.decoded import DecodedFrames
+from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
-from eventlog.reading import read_page
-from projections.pages import SharedPages
+from eventlog.reading import Page, PayloadOf, read_page, read_pages
+from projections.pages import SharedPages, decoded_pages
 from tests.eventlog.new_events import fact
 from tests.projections.loop_frames import loop_frame, record, register, seconds_ns
 
@@ -147,3 +150,67 @@ async def test_frames_of_a_page_are_decoded_once_and_together(
         assert held is not None
         assert event.frame is held
         assert held.values[0].tolist() == frame.values[0].tolist()
+
+
+# --- decoded ahead ------------------------------------------------------------------------
+
+
+def pages_of(ledger: Ledger, up_to: int) -> AsyncGenerator[Page, None]:
+    return read_pages(ledger, 0, up_to=up_to, limit=7, payloads=PayloadOf.ALL)
+
+
+async def test_pages_decoded_ahead_are_the_log(ledger: Ledger) -> None:
+    await ledger.append([fact(n) for n in range(30)])
+    events = [event async for page in decoded_pages(pages_of(ledger, 30), None) for event in page]
+    assert [event.position for event in events] == list(range(1, 31))
+    assert [event.fact.setpoint for event in events] == [str(n) for n in range(30)]
+
+
+async def test_the_next_page_is_decoded_while_one_is_in_hand(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.append([fact(n) for n in range(21)])
+    decoded: list[int] = []
+    second = asyncio.Event()
+
+    def told(event: RecordedEvent) -> None:
+        decoded.append(event.position)
+        if event.position == 14:
+            second.set()
+
+    monkeypatch.setattr(RecordedEvent, "fact", property(told))
+    pages = decoded_pages(pages_of(ledger, 21), frozenset(("asset.setpoint_reported",)))
+    await anext(pages)
+    async with asyncio.timeout(30):
+        await second.wait()
+    assert decoded == list(range(1, 15))
+    await pages.aclose()
+
+
+async def test_only_facts_that_are_wanted_are_decoded(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.append([fact(n) for n in range(10)])
+    monkeypatch.setattr(RecordedEvent, "fact", property(lambda event: pytest.fail(repr(event))))
+    pages = decoded_pages(pages_of(ledger, 10), frozenset(("part.created",)))
+    assert [len(page) async for page in pages] == [7, 3]
+
+
+async def test_a_fact_that_cannot_be_read_stops_nobody_before_it_is_asked_for(
+    ledger: Ledger,
+) -> None:
+    await ledger.append([fact(1), fact(2, payload=b"{}"), fact(3)])
+    (page,) = [page async for page in decoded_pages(pages_of(ledger, 3), None)]
+    assert page[0].fact.setpoint == "1"
+    assert page[2].fact.setpoint == "3"
+    with pytest.raises(MalformedFact):
+        _ = page[1].fact
+
+
+async def test_pages_decoded_ahead_may_be_left_in_the_middle(ledger: Ledger) -> None:
+    await ledger.append([fact(n) for n in range(60)])
+    tasks = asyncio.all_tasks()
+    pages = decoded_pages(pages_of(ledger, 60), None)
+    assert len(await anext(pages)) == 7
+    await pages.aclose()
+    assert asyncio.all_tasks() == tasks

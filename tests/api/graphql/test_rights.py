@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from graphql import GraphQLField, get_named_type, is_composite_type, is_required_argument
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from api.access.keys import create_key
 from api.access.requirements import Requirements
@@ -104,6 +106,35 @@ async def test_nothing_is_answered_to_whoever_does_not_say_who_he_is(
     ready = await server.http.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
     assert (await server.http.get("/healthz")).status_code == 200
+
+
+PUBLIC = {"/", "/healthz", "/readyz", "/graphiql"}
+
+
+async def test_every_route_asks_who_it_is_but_for_the_public_ones(
+    keyed: tuple[Server, dict[Role, str]],
+) -> None:
+    server, _ = keyed
+    asked = set()
+    for route in routes(server.application):
+        assert isinstance(route, Route | Mount | WebSocketRoute), route
+        if isinstance(route, WebSocketRoute) or route.path in PUBLIC:
+            continue
+        assert isinstance(route, Route), f"{route.path} is mounted, and lets anybody in"
+        path = re.sub(r"\{[^}]*:int\}", "1", route.path)
+        path = re.sub(r"\{[^}]*\}", "rights", path)
+        for method in route.methods or ("GET", "POST"):
+            response = await server.http.request(method, path)
+            assert response.status_code == 401, (method, path, response.status_code)
+            asked.add(route.path)
+    assert {"/metrics", "/v1/frames", "/v1/evidence"} <= asked
+
+
+def routes(application: Any) -> list[BaseRoute]:
+    """Return the routes of the application: those of the Starlette application within it."""
+    found = application._app.routes
+    assert isinstance(found, list)
+    return found
 
 
 async def test_a_refused_operation_says_what_it_lacks(

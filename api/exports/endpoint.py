@@ -98,8 +98,12 @@ class ExportEndpoint:
                 value=position,
                 limit=head,
             )
-        sight = await self._services.sights.of(identity)
-        asked = Asked(ledger, sight, parameters, head if position is None else position)
+        sights = self._services.sights
+        sight = await sights.of(identity)
+        if not sight.is_whole:
+            # Where later events belong is not known yet: they are for whoever goes on from here.
+            head = min(head, sights.folded_to())
+        asked = Asked(ledger, sight, parameters, head if position is None else min(position, head))
         return asked, table, written
 
     async def _take_place(self) -> None:

@@ -8,6 +8,9 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 GOING_AWAY: Final = 1001
+PAUSE_S_MAX: Final = 0.05
+"""Between two sockets: a few of them are no herd that has to be spread."""
+
 RESUME_HINT: Final = "the server goes down; connect again and resume after your last cursor"
 
 
@@ -37,7 +40,7 @@ class OpenSockets:
         waiting = list(self._open)
         for socket in waiting:
             await socket.close(GOING_AWAY, RESUME_HINT)
-            await asyncio.sleep(seconds / len(waiting))
+            await asyncio.sleep(min(seconds / len(waiting), PAUSE_S_MAX))
 
 
 class _OpenSocket:

@@ -87,10 +87,17 @@ async def test_answers_are_the_same_both_ways(server: Server) -> None:
                 response = await server.http.post(
                     "/graphql", json={"query": query}, headers={"Accept": accept}
                 )
-                answers.append(
-                    (response.status_code, re.sub(rb'"traceId":"\w+"', b"", response.content))
-                )
+                answers.append((response.status_code, _comparable(response.content)))
         assert answers[:2] == answers[2:], query
+
+
+def _comparable(answer: bytes) -> bytes:
+    """Return `answer` without what differs from one time to the next."""
+    answer = re.sub(rb'"traceId":"\w+"', b"", answer)
+    if answer.endswith(b'"data":null}'):
+        # Of several fields that may not be null and fail, whichever does so first is told.
+        answer = re.sub(rb'"(locations|path)":\[.*?\],', b"", answer)
+    return answer
 
 
 async def test_what_is_asked_often_is_generated(server: Server) -> None:

@@ -240,16 +240,21 @@ def _questions(
 
 
 async def _compared(questions: Sequence[Question], rounds: int) -> list[list[float]]:
-    """Return the seconds of `rounds` answers of each, in turn, so that all see one machine."""
+    """Return the seconds of `rounds` answers of each, in turn, so that all see one machine.
+
+    Each comes first as often as last: whoever comes first finds pages that the processor has not
+    looked at lately.
+    """
     for warm in range(min(rounds, 10)):
         for question in questions:
             await question(warm)
     took: list[list[float]] = [[] for _ in questions]
     for turn in range(rounds):
-        for question, times in zip(questions, took, strict=True):
+        for n in range(len(questions)):
+            which = (n + turn) % len(questions)
             began = time.perf_counter()
-            await question(turn)
-            times.append(time.perf_counter() - began)
+            await questions[which](turn)
+            took[which].append(time.perf_counter() - began)
     return took
 
 

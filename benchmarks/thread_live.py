@@ -36,6 +36,7 @@ STEP_S: Final = 0.1
 """How often the feed appends and folds: as often as a runner does while events pour in."""
 
 BATCH_EVENTS: Final = 1_000
+APPENDS_AT_ONCE: Final = 16
 COLD_STARTS: Final = 5
 
 Question = Callable[[int], Awaitable[object]]
@@ -137,14 +138,20 @@ async def _feed(database_url: str, name: str, position: int, parts: int) -> None
     began = time.perf_counter()
     folding = asyncio.create_task(_fold_behind(ledger, position, first))
     appended = 0
+    appending: set[asyncio.Task[object]] = set()
     while not ended.done() and appended < count:
         due = int((time.perf_counter() - began) * LIVE_EVENTS_PER_S)
         due = min(due, appended + BATCH_EVENTS, count)
-        if due > appended:
-            await ledger.append(told[appended:due])
+        # As of many who append: who comes while others wait for the disk waits with the next.
+        if due > appended and len(appending) < APPENDS_AT_ONCE:
+            appending.add(asyncio.create_task(ledger.append(told[appended:due])))
             appended = due
         await asyncio.sleep(STEP_S / 2)
+        appending = {task for task in appending if not task.done() or task.result() is None}
+    await asyncio.gather(*appending)
     seconds = time.perf_counter() - began
+    if folding.done():
+        folding.result()  # which says why it has ended
     folding.cancel()
     await asyncio.gather(folding, return_exceptions=True)
     reached: int = await pool.fetchval(

@@ -11,8 +11,9 @@ fence: where the ledger does not end there, nothing is written. So what holds is
 - They are then built again under the lock of the head's row (*carefully*), where nothing has to be
   assumed and every append gets its due. While appends are judged there, nothing is under way.
 - An append is told its outcome when its batch is committed, and not before.
-- Only the writer's task begins a batch or puts one back; a commit's task only says what became of
-  its own.
+- Only the writer's task begins a batch or puts one back. A commit's task says what became of its
+  own, and lets the one that stands filled behind it go, so that the database need not wait for
+  the writer's turn: who fills a batch looks after each pause whether it has gone.
 """
 
 from __future__ import annotations
@@ -42,12 +43,19 @@ UNDER_WAY_MAX: Final = 2
 """Batches that the database has and has not answered: when it has committed one it goes on with the
 next, and does not wait until this process has heard of the first and had its turn."""
 
-SHARE: Final = 0.4
-"""A batch takes in no more than this part of the events that are under way and waiting: callers
-who wait for their outcome come back together, and one batch of all would overlap with nothing.
-Below one half, so that a batch is ready although some callers of the one before it are late."""
+OVERLAP_EVENTS_MIN: Final = 400
+"""So many events, under way and waiting, are worth a second batch behind the first. Of fewer, each
+batch would be so small that what it costs whatever its size outweighs what the overlap saves."""
 
-SHARE_EVENTS_MIN: Final = 8
+SHARE: Final = 0.5
+"""A batch takes in no more than this part of the events that are under way and waiting: callers
+who wait for their outcome come back together, and one batch of all would overlap with nothing."""
+
+SHARE_OF_MANY: Final = 0.4
+"""The same where two batches are under way: below one half, so that a batch is ready although some
+callers of the one before it are late."""
+
+SHARE_EVENTS_MIN: Final = 32
 """So many events are worth a batch of their own while another is under way."""
 
 EVENTS_AT_ONCE: Final = 32
@@ -172,7 +180,9 @@ class Writer:
             if batch is None:
                 return False
             await self._take_in(batch)
-        if batch is None or self._failed or len(self._under_way) >= UNDER_WAY_MAX:
+            if self._batch is not batch:
+                return False  # the commit before it has ended, and this one begun
+        if batch is None or self._failed or len(self._under_way) >= self._under_way_max:
             return False
         # One without events, all of whose appends are repeated or refused, never begins behind
         # another: what it tells them may not be committed.
@@ -198,7 +208,10 @@ class Writer:
         # What comes while the versions are read, or while others have their turn, comes next.
         left = len(waiting)
         await self._learn_versions()
-        share = BATCH_EVENTS_MAX if len(self._under_way) >= UNDER_WAY_MAX else self._share
+        if self._batch is not batch:
+            return
+        is_filled_only = len(self._under_way) >= self._under_way_max
+        share = BATCH_EVENTS_MAX if is_filled_only else self._share
         yielded = len(batch.events)
         while left and not batch.is_full and len(batch.events) < share:
             batch.add(waiting[0])
@@ -208,6 +221,8 @@ class Writer:
                 yielded = len(batch.events)
                 encode(batch)
                 await asyncio.sleep(0)
+                if self._batch is not batch:
+                    return
         encode(batch)  # while the database is busy with those before
         self._room.set()
         if waiting:
@@ -216,9 +231,20 @@ class Writer:
     @property
     def _share(self) -> int:
         """So many events make a batch that may begin."""
+        outstanding = self._outstanding
+        part = SHARE_OF_MANY if outstanding >= OVERLAP_EVENTS_MIN else SHARE
+        return max(SHARE_EVENTS_MIN, int(outstanding * part))
+
+    @property
+    def _under_way_max(self) -> int:
+        """So many batches may be under way."""
+        return UNDER_WAY_MAX if self._outstanding >= OVERLAP_EVENTS_MIN else 1
+
+    @property
+    def _outstanding(self) -> int:
+        """So many events are under way or wait."""
         batches = (*self._under_way, self._batch) if self._batch else self._under_way
-        outstanding = self._waiting_events + sum([len(batch.events) for batch in batches])
-        return max(SHARE_EVENTS_MIN, int(outstanding * SHARE))
+        return self._waiting_events + sum([len(batch.events) for batch in batches])
 
     async def _learn_versions(self) -> None:
         """Read the versions of streams that waiting appends name for the first time."""
@@ -267,12 +293,23 @@ class Writer:
             # is no conflict, whatever version it expects.
             self._put_back(refused)
             self._careful_batches = max(1, self._careful_batches)
-        if len(batch.events) > SHARE_EVENTS_MIN:
+        elif self._stands_ready_after(batch):
             # The database must not wait until all callers of this batch have had their turn.
-            self._work.set()
+            self._begin_commit()
+        self._work.set()
         # Of few, callers are told before the next batch begins, so that they may be part of it.
         await batch.settle()
         return True
+
+    def _stands_ready_after(self, batch: Batch) -> bool:
+        """Return whether the next batch is worth a commit at once, now that `batch` is stored."""
+        return (
+            self._batch is not None
+            and not self._under_way
+            and not self._failed
+            and len(batch.events) >= SHARE_EVENTS_MIN
+            and 2 * len(self._batch.events) >= len(batch.events)
+        )
 
     async def _is_stored(
         self, batch: Batch, after: Head, previous: asyncio.Task[bool] | None

@@ -35,6 +35,7 @@ _names = (f"ledger-{n}" for n in itertools.count(1))
 @pytest.fixture
 def in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let others have their turn after every event and every caller, and commit what there is."""
+    monkeypatch.setattr("eventlog.writer.OVERLAP_EVENTS_MIN", 1)
     monkeypatch.setattr("eventlog.writer.SHARE_EVENTS_MIN", 1)
     monkeypatch.setattr("eventlog.writer.EVENTS_AT_ONCE", 1)
     monkeypatch.setattr("eventlog.batch.CALLERS_AT_ONCE", 1)
@@ -308,6 +309,13 @@ async def test_a_cancellation_that_nobody_meant_ends_no_writer(
 # --- pipelining ---------------------------------------------------------------------------
 
 
+@pytest.fixture
+def overlapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let few events be worth two batches under way, as many are."""
+    monkeypatch.setattr("eventlog.writer.OVERLAP_EVENTS_MIN", 1)
+    monkeypatch.setattr("eventlog.writer.SHARE_EVENTS_MIN", 8)
+
+
 @asynccontextmanager
 async def _held(pool: Pool, ledger: Ledger) -> AsyncIterator[Connection]:
     """Hold the ledger as another process does that appends to it; yield that one's transaction."""
@@ -338,6 +346,7 @@ def _callers(ledger: Ledger, turns: int = 1) -> list[asyncio.Task[None]]:
     return [asyncio.create_task(caller(number)) for number in range(128)]
 
 
+@pytest.mark.usefixtures("overlapping")
 async def test_one_batch_commits_another_stands_ready_and_a_third_is_filled(
     ledger: Ledger, pool: Pool
 ) -> None:
@@ -358,6 +367,7 @@ async def test_one_batch_commits_another_stands_ready_and_a_third_is_filled(
     await assert_log_is_sound(ledger, 641)
 
 
+@pytest.mark.usefixtures("overlapping")
 async def test_batches_on_a_head_that_was_moved_are_all_built_again(
     ledger: Ledger, pool: Pool, database_url: str
 ) -> None:
@@ -373,6 +383,7 @@ async def test_batches_on_a_head_that_was_moved_are_all_built_again(
 
 
 @pytest.mark.parametrize("cut", [(0,), (1,), (0, 1)])
+@pytest.mark.usefixtures("overlapping")
 async def test_batches_are_recorded_once_whichever_of_their_connections_ends(
     ledger: Ledger, pool: Pool, cut: tuple[int, ...]
 ) -> None:
@@ -388,6 +399,7 @@ async def test_batches_are_recorded_once_whichever_of_their_connections_ends(
     await assert_log_is_sound(ledger, 1 + 3 * 128)
 
 
+@pytest.mark.usefixtures("overlapping")
 async def test_a_batch_that_overtook_the_one_before_is_sent_again(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,6 +425,7 @@ async def test_a_batch_that_overtook_the_one_before_is_sent_again(
     await assert_log_is_sound(ledger, 129)
 
 
+@pytest.mark.usefixtures("overlapping")
 async def test_a_repetition_of_what_is_not_committed_yet_is_told_after_it_is(
     ledger: Ledger, pool: Pool
 ) -> None:
@@ -435,6 +448,7 @@ async def test_a_repetition_of_what_is_not_committed_yet_is_told_after_it_is(
     await assert_log_is_sound(ledger, 12)
 
 
+@pytest.mark.usefixtures("overlapping")
 async def test_a_closing_writer_finishes_what_is_under_way(
     pool: Pool, ledger: Ledger, database_url: str
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
@@ -11,12 +11,12 @@ from typing import Any, Final, cast
 from domain.asset import Asset, asset_stream
 from domain.catalogue import decider_of_command
 from domain.deciders import OTHERS_MAX, Decider
-from domain.errors import CommandRejected, Conflict, HeddleError, InvalidInput
+from domain.errors import CommandRejected, Conflict, HeddleError, InvalidInput, NotFound
 from domain.events import format_time
 from domain.identifiers import check_identifier
 from eventlog.envelope import new_fact
 from eventlog.ledger import Appended, IdempotencyKey, Ledger
-from eventlog.objects import DecidedObject, load_object
+from eventlog.objects import DecidedObject, load_object, unwritten_object
 
 DECISIONS_MAX: Final = 8
 
@@ -64,6 +64,7 @@ async def handle(
     causation_id: uuid.UUID | None = None,
     traceparent: str | None = None,
     dry_run: bool = False,
+    unseen: Set[str] = frozenset(),
 ) -> Handled:
     """Decide `command` on its object as it stands and record what follows.
 
@@ -78,9 +79,13 @@ async def handle(
     expected_version : refuse unless the object's stream is at this version; without it a lost
         race is decided anew, at most `DECISIONS_MAX` times
     dry_run : decide and check, but record nothing
+    unseen : streams that whoever asks may not know of: they count as never written, and nothing
+        that needs one is recorded
 
     Raises
     ------
+    NotFound
+        ``<kind>.unknown``: it names one that is unseen
     CommandRejected
         ``command.out_of_order``: it is not late, and would lie before what is known
     InvalidInput
@@ -99,10 +104,10 @@ async def handle(
             return recalled(earlier)
     late = bool(getattr(command, "late", False))
     for remaining in reversed(range(DECISIONS_MAX)):
-        loaded = await load_object(ledger, stream, occurred_at if late else None)
+        loaded = await _load(ledger, stream, unseen, occurred_at if late else None)
         state, version = loaded.state, loaded.version
         check_version(stream, version, expected_version)
-        others = await _load_others(ledger, decider, command, state)
+        others = await _load_others(ledger, decider, command, state, unseen)
         known = {**others, stream: loaded}
         states = {name: other.state for name, other in others.items()}
         try:
@@ -115,6 +120,7 @@ async def handle(
             if earlier is None:
                 raise
             return recalled(earlier)
+        _check_seen(unseen & known.keys())
         if dry_run or not events:
             return Handled(events, version, await ledger.head())
         versions = {name: other.version for name, other in known.items()}
@@ -153,7 +159,11 @@ async def handle(
 
 
 async def _load_others(
-    ledger: Ledger, decider: Decider[Any, Any, Any], command: Any, state: Any
+    ledger: Ledger,
+    decider: Decider[Any, Any, Any],
+    command: Any,
+    state: Any,
+    unseen: Set[str],
 ) -> dict[str, DecidedObject]:
     """Return the other objects that `command` looks at, as they are known now."""
     others: dict[str, DecidedObject] = {}
@@ -171,7 +181,23 @@ async def _load_others(
                 limit=OTHERS_MAX,
             )
         for stream in missing:
-            others[stream] = await load_object(ledger, stream)
+            others[stream] = await _load(ledger, stream, unseen)
+
+
+async def _load(
+    ledger: Ledger, stream: str, unseen: Set[str], valid_at: datetime | None = None
+) -> DecidedObject:
+    if stream in unseen:
+        return unwritten_object(stream)
+    return await load_object(ledger, stream, valid_at)
+
+
+def _check_seen(hidden: Set[str]) -> None:
+    """Refuse what could be decided only because the names of others were taken for free ones."""
+    for stream in sorted(hidden):
+        category, _, key = stream.partition(":")
+        kind = category.replace("-", "_")
+        raise NotFound(f"{kind}.unknown", f"there is no {category} {key!r}", value=key)
 
 
 def _check_time(told: datetime | None, occurred_at: datetime) -> None:

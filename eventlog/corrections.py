@@ -99,14 +99,9 @@ async def handle_correction(
 
 async def _check_correctable(ledger: Ledger, command: CorrectRecord, *, decided: bool) -> None:
     """Refuse what is not an event of the command's stream, a frame, and what nobody decides."""
-    found = await _find(ledger, command.corrected_event_id)
+    found = await find_event(ledger, command.corrected_event_id)
     if found is None:
-        raise NotFound(
-            "correction.unknown_event",
-            f"the log has no event {command.corrected_event_id}",
-            hint="check the event's id",
-            value=str(command.corrected_event_id),
-        )
+        raise unknown_event(command.corrected_event_id)
     if found.stream != command.stream:
         raise CommandRejected(
             "correction.other_stream",
@@ -130,6 +125,16 @@ async def _check_correctable(ledger: Ledger, command: CorrectRecord, *, decided:
         )
 
 
-async def _find(ledger: Ledger, event_id: uuid.UUID) -> RecordedEvent | None:
+async def find_event(ledger: Ledger, event_id: uuid.UUID) -> RecordedEvent | None:
     found = await read_positions(ledger.pool, ledger.ledger_id, [event_id])
     return await read_event(ledger, found[event_id]) if event_id in found else None
+
+
+def unknown_event(event_id: uuid.UUID) -> NotFound:
+    """Return the error for an event that nobody knows of."""
+    return NotFound(
+        "correction.unknown_event",
+        f"the log has no event {event_id}",
+        hint="check the event's id",
+        value=str(event_id),
+    )

@@ -47,6 +47,12 @@ class DecidedObject:
     latest: datetime
 
 
+def unwritten_object(stream: str) -> DecidedObject:
+    """Return the object of a stream that nothing was ever written to."""
+    decider = decider_of_stream(stream)
+    return DecidedObject(None if decider is None else decider.initial, NO_STREAM, _LONG_AGO)
+
+
 async def load_object(
     ledger: Ledger, stream: str, valid_at: datetime | None = None
 ) -> DecidedObject:

@@ -174,14 +174,19 @@ async def sign_record(
     raise AssertionError("the loop returns or raises")
 
 
+def unknown_record(command: SignRecord) -> NotFound:
+    """Return the error for an event that its stream does not have."""
+    return NotFound(
+        "record.unknown",
+        f"stream {command.stream!r} has no event at position {command.position}",
+        value=command.position,
+    )
+
+
 async def _signable(ledger: Ledger, command: SignRecord) -> Signable:
     event = await _find_event(ledger, command.position)
     if event is None or event.stream != command.stream:
-        raise NotFound(
-            "record.unknown",
-            f"stream {command.stream!r} has no event at position {command.position}",
-            value=command.position,
-        )
+        raise unknown_record(command)
     fault = await _fault_of(ledger, event)
     if fault is not None:
         raise CommandRejected(

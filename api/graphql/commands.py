@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Set
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Self, TypeVar
@@ -16,7 +16,7 @@ from api.graphql.errors import Failure, member_of
 from api.graphql.scalars import Position
 from api.tracing import traceparent_of
 from domain.catalogue import decider_of_command
-from domain.errors import HeddleError, InvalidInput, NotFound
+from domain.errors import HeddleError, InvalidInput
 from domain.events import format_time
 from eventlog.commands import Handled, handle
 from eventlog.database import CONNECTION_LOST
@@ -128,7 +128,7 @@ async def carry_out(
         command = await given.command(context)
         decider = decider_of_command(command)
         stream = decider.subject(command)
-        await check_sight(context, {stream, *_named(command)})
+        sight = await context.sight()
         told = decider.happened_at(command) or getattr(given, "occurred_at", None)
         handled = await handle(
             services.ledger,
@@ -140,6 +140,7 @@ async def carry_out(
             expected_version=given.expected_version,
             traceparent=traceparent_of(trace.get_current_span()),
             dry_run=given.dry_run,
+            unseen=await sight.elsewhere({stream, *_named(command)}),
         )
         return handled, stream
 
@@ -198,24 +199,6 @@ def occurred_at_of(told: datetime | None, now: datetime) -> datetime:
             limit=format_time(now + FUTURE_MAX),
         )
     return told
-
-
-async def check_sight(context: OperationContext, streams: Set[str]) -> None:
-    """Refuse what names `streams` that belong elsewhere, in the words for what is not known.
-
-    Raises
-    ------
-    NotFound
-        ``<kind>.unknown``
-    """
-    sight = await context.sight()
-    if sight.is_whole:
-        return
-    hidden = await sight.elsewhere(streams)
-    for stream in sorted(hidden):
-        category, _, key = stream.partition(":")
-        kind = category.replace("-", "_")
-        raise NotFound(f"{kind}.unknown", f"there is no {category} {key!r}", value=key)
 
 
 def _named(command: Any) -> Iterator[str]:

@@ -29,7 +29,7 @@ class AcknowledgeAlertInput(TimedCommandInput):
     async def command(self, context: OperationContext) -> AcknowledgeAlert:
         """Return the command on the alert's asset."""
         row = await find_alert(context.ledger, self.alert_id)
-        if row is None:
+        if row is None or not (await context.sight()).sees_asset(row.asset_id):
             raise NotFound(
                 "alert.unknown",
                 f"there is no alert {self.alert_id}",

@@ -19,6 +19,7 @@ from domain.asset import (
     ReportSetpoint,
     RetireAsset,
     Unregistered,
+    asset_stream,
     unknown_asset,
 )
 from domain.asset_types import asset_type
@@ -83,6 +84,9 @@ async def _setpoint_quantity(context: OperationContext, asset_id: str, name: str
         ``asset.malformed_name``, ``asset.unknown``, ``setpoint.unknown``
     """
     check_identifier("asset", asset_id)
+    sight = await context.sight()
+    if await sight.elsewhere({asset_stream(asset_id)}):
+        raise unknown_asset(asset_id)
     asset, _ = await load_asset(context.ledger, asset_id)
     if isinstance(asset, Unregistered):
         raise unknown_asset(asset_id)

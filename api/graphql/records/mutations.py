@@ -16,7 +16,6 @@ from api.graphql.commands import (
     CommandInput,
     CommandSuccess,
     answer,
-    check_sight,
     occurred_at_of,
 )
 from api.graphql.context import OperationContext, OperationInfo
@@ -32,9 +31,9 @@ from domain.events import UnreadableEvent, decode_fact
 from domain.records import CorrectRecord, Meaning
 from domain.signatures import SignRecord
 from eventlog.commands import Handled
-from eventlog.corrections import handle_correction
+from eventlog.corrections import find_event, handle_correction, unknown_event
 from eventlog.ledger import IdempotencyKey
-from eventlog.signatures import sign_record
+from eventlog.signatures import sign_record, unknown_record
 
 
 @strawberry.input(description="What an event says, as the log keeps it.")
@@ -158,7 +157,10 @@ class RecordMutations:
 async def _correct(
     context: OperationContext, given: CorrectRecordInput, key: IdempotencyKey
 ) -> Handled:
-    await check_sight(context, {given.stream})
+    sight = await context.sight()
+    event = await find_event(context.ledger, given.corrected_event_id)
+    if await sight.elsewhere({given.stream, *([event.stream] if event else ())}):
+        raise unknown_event(given.corrected_event_id)
     _check_right(context, given.stream)
     services = context.services
     occurred_at = given.occurred_at
@@ -220,7 +222,6 @@ def _fact(given: EventContent | None) -> object:
 
 
 async def _sign(context: OperationContext, given: SignRecordInput, key: IdempotencyKey) -> Handled:
-    await check_sight(context, {given.stream})
     services = context.services
     if services.authenticator.is_open:
         raise Unavailable(
@@ -230,16 +231,19 @@ async def _sign(context: OperationContext, given: SignRecordInput, key: Idempote
         )
     step_up = StepUp(services.authenticator, context.peer)
     authentication = await step_up.authentication(given.authentication)
+    command = SignRecord(
+        given.stream,
+        given.position,
+        given.signer_name,
+        given.meaning,
+        authentication,
+        given.document_sha256,
+    )
+    if await (await context.sight()).elsewhere({given.stream}):
+        raise unknown_record(command)
     return await sign_record(
         services.ledger,
-        SignRecord(
-            given.stream,
-            given.position,
-            given.signer_name,
-            given.meaning,
-            authentication,
-            given.document_sha256,
-        ),
+        command,
         step_up,
         actor=context.actor,
         now=services.now(),

@@ -337,3 +337,72 @@ async def test_a_subscription_tells_every_event_in_sight_and_no_other(plants: Pl
             message = await socket.next()
             assert int(message["events"]["event"]["position"]) == position
             assert plants.leaked(message) == set()
+
+
+# --- beside the queries -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mutation", "category", "fields"),
+    [
+        ("quarantineLot", "lot", {"lotId": "KEY", "reason": "suspect"}),
+        ("scrapPart", "part", {"partId": "KEY", "reason": "broken"}),
+        ("retireAsset", "asset", {"assetId": "KEY", "reason": "worn out"}),
+        ("startWorkOrder", "work-order", {"workOrderId": "KEY", "assetDown": False}),
+        ("abortProcessRun", "process-run", {"runId": "KEY", "reason": "broken"}),
+    ],
+)
+async def test_nothing_of_the_other_plant_can_be_commanded(
+    plants: Plants, mutation: str, category: str, fields: dict[str, Any]
+) -> None:
+    title = mutation[0].upper() + mutation[1:]
+    document = (
+        f"mutation($input: {title}Input!) {{ {mutation}(input: $input) "
+        "{ __typename ... on Error { code message hint value } } }"
+    )
+    head = await plants.server.ledger.head()
+    found = []
+    for key in (plants.theirs[category], UNKNOWN):
+        given = {name: key if value == "KEY" else value for name, value in fields.items()}
+        answer = await plants.post(document, input={**given, "idempotencyKey": f"{mutation} {key}"})
+        assert answer["data"][mutation]["__typename"] == "NotFoundError"
+        found.append(told(answer, key))
+    assert found[0] == found[1]
+    assert await plants.server.ledger.head() == head
+
+
+@pytest.mark.parametrize("table", ["events", "readings", "rollups", "reliability", "energy"])
+async def test_export_holds_nothing_of_the_other_plant(plants: Plants, table: str) -> None:
+    period = {"from": "2000-01-01T00:00:00Z", "to": "2040-01-01T00:00:00Z"}
+    response = await plants.server.http.get(
+        f"/v1/export/{table}",
+        params={"format": "ndjson", **({} if table == "events" else period)},
+        headers={"Authorization": f"Bearer {plants.key}"},
+    )
+
+    assert response.status_code == 200, response.text
+    assert plants.leaked(response.text) == set()
+    if table in ("events", "reliability"):
+        assert str(OURS) in response.text
+
+
+async def test_no_event_of_the_other_plant_can_be_corrected(plants: Plants) -> None:
+    theirs = await plants.server.ledger.pool.fetchval(
+        "select event_id from event where ledger_id = $1 and stream = $2 order by position limit 1",
+        plants.server.ledger.ledger_id,
+        f"lot:{plants.theirs['lot']}",
+    )
+    document = (
+        "mutation($input: CorrectRecordInput!) { correctRecord(input: $input) "
+        "{ __typename ... on Error { code message hint value } } }"
+    )
+    for stream in (f"lot:{plants.theirs['lot']}", f"lot:{plants.ours['lot']}"):
+        found = []
+        for event_id in (str(theirs), str(uuid.UUID(int=7))):
+            given = {"stream": stream, "correctedEventId": event_id, "reason": "wrong"}
+            answer = await plants.post(
+                document, input={**given, "idempotencyKey": f"{stream} {event_id}"}
+            )
+            found.append(told(answer, event_id))
+        assert "correction.unknown_event" in found[0]
+        assert found[0] == found[1]

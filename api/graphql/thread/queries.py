@@ -43,6 +43,7 @@ class ThreadQueries:
     """Root fields."""
 
     @field(
+        cost=100,
         right=Right.READ,
         description="What things came from, what they led to, or both: a graph, the nearest first. "
         "Fails with `thread.unknown_node` where none of the roots is known.",
@@ -96,6 +97,7 @@ class ThreadQueries:
         return ThreadGraph(traced=traced, out_of_sight=hidden)
 
     @field(
+        cost=200,
         right=Right.READ,
         description="What bad things reached, as counts by kind and state, and as a graph where "
         "that is asked for. Fails with `thread.unknown_node` where none of the roots is known.",

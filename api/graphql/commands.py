@@ -28,7 +28,6 @@ FUTURE_MAX: Final = timedelta(minutes=5)
 _NOT_CONTENT: Final = ("idempotency_key", "dry_run")
 
 _STREAM_OF: Final = {
-    "alert_id": "",
     "asset_id": "asset",
     "component_id": "component",
     "document_id": "document",
@@ -180,6 +179,11 @@ def camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
+def snake(name: str) -> str:
+    """Return the name that the schema spells `name` as Python does: the reverse of `camel`."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
 def occurred_at_of(told: datetime | None, now: datetime) -> datetime:
     """Return when the command's events are true: as it was told, or now.
 
@@ -206,7 +210,7 @@ def _named(command: Any) -> Iterator[str]:
     for field in fields(command):
         value = getattr(command, field.name)
         category = _STREAM_OF.get(field.name)
-        if category and value is not None:
+        if category is not None and value is not None:
             yield f"{category}:{value}"
         elif field.name in ("subject", "cause") and value is not None:
             yield value

@@ -30,7 +30,7 @@ from strawberry.tools import create_type
 
 from api.access.rights import Right
 from api.graphql.command_words import words_of
-from api.graphql.commands import CommandInput, CommandSuccess, carry_out
+from api.graphql.commands import CommandInput, CommandSuccess, carry_out, snake
 from api.graphql.context import OperationContext, OperationInfo
 from api.graphql.errors import Failure
 from api.graphql.fields import mutation
@@ -280,14 +280,10 @@ def _field(declared: Declared, input_type: type, success: type[CommandSuccess]) 
     async def resolve(self: Any, info: Any, input: Any) -> Any:  # noqa: ARG001
         return await carry_out(info.context, declared.name, input, success)
 
-    resolve.__name__ = _snake(declared.name)
+    resolve.__name__ = snake(declared.name)
     resolve.__annotations__ = {
         "info": OperationInfo,
         "input": Annotated[input_type, strawberry.argument(description="What is asked for.")],
         "return": result,
     }
     return mutation(description=declared.description, right=declared.right)(resolve)
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import api.graphql.documents.enums  # noqa: F401  (the words of the enumerations)
 from api.access.rights import Right
 from api.graphql.declared import Declared, answer_by_key, mutations
 from api.graphql.documents.types import Document, find_document

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import api.graphql.maintenance.enums  # noqa: F401  (the words of the enumerations)
 from api.access.rights import Right
 from api.graphql.declared import Declared, answer_by_key, mutations
 from api.graphql.maintenance.spare_parts_types import SparePart, find_spare_part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import api.graphql.plant.enums  # noqa: F401  (the words of the enumerations)
 from api.access.rights import Right
 from api.graphql.declared import Declared, answer_by_key, mutations
 from api.graphql.plant.types import Component, Location, find_component, find_location

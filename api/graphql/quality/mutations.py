@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import api.graphql.quality.enums  # noqa: F401  (the words of the enumerations)
 from api.access.rights import Right
 from api.graphql.declared import Declared, answer_by_key, mutations
 from api.graphql.quality.types import (

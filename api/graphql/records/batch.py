@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import strawberry
 
 from api.access.rights import Right
-from api.graphql.commands import CommandInput, CommandSuccess, camel, carry_out
+from api.graphql.commands import CommandInput, CommandSuccess, carry_out, snake
 from api.graphql.context import OperationContext, OperationInfo
 from api.graphql.declared import MUTATIONS
 from api.graphql.errors import Failure, member_of
@@ -58,7 +58,7 @@ def command_item() -> type:
     """Return the input of one item: a field for every declared command, of which one is given."""
     namespace: dict[str, Any] = {"__annotations__": {}, "__module__": __name__}
     for name, made in MUTATIONS.items():
-        field = _snake(name)
+        field = snake(name)
         namespace["__annotations__"][field] = made.input | None
         namespace[field] = strawberry.field(
             default=strawberry.UNSET, description=made.declared.description
@@ -151,13 +151,7 @@ async def _carry_out(
 def _given(item: Any) -> tuple[str, CommandInput]:
     """Return (mutation, input) of the one field that is set; GraphQL has seen to it being one."""
     for name in MUTATIONS:
-        given = getattr(item, _snake(name))
+        given = getattr(item, snake(name))
         if given is not strawberry.UNSET and given is not None:
             return name, given
     raise AssertionError("exactly one field of an item is set")
-
-
-def _snake(name: str) -> str:
-    spelled = "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
-    assert camel(spelled) == name
-    return spelled

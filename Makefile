@@ -13,17 +13,17 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench clean broker
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install Heddle and its tools into .venv
 
-demo: $(STAMP) ## Start everything on real recordings: http://127.0.0.1:8000 (Ctrl-C ends it)
+demo: $(STAMP) broker ## Start everything on real recordings: http://127.0.0.1:8000 (Ctrl-C ends it)
 	@exec $(BIN)/heddle demo
 
-test: check ## Run every check and every test
+test: check broker ## Run every check and every test
 	$(BIN)/pytest --numprocesses=$(WORKERS) --max-worker-restart=0
 
 check: $(STAMP) ## Check format, lint, types and who imports whom
@@ -38,6 +38,16 @@ format: $(STAMP) ## Format the code and mend what lint can mend
 
 bench: $(STAMP) ## Measure, beside the limits of this machine
 	$(BIN)/python -m benchmarks
+
+# Debian's MQTT broker, which the demo and the tests of MQTT talk through. Nobody needs its service.
+broker:
+	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo 'Installing mosquitto, an MQTT broker ...'; \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+	      apt-get install -y -qq --no-install-recommends mosquitto; } >/dev/null 2>&1; \
+	  fi; \
+	} || echo 'Mosquitto is missing (Debian or Ubuntu: sudo apt install mosquitto)' >&2
 
 clean: ## Remove .venv, caches and builds (recorded data stays)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -56,6 +66,6 @@ $(STAMP):
 	@echo 'Installing Heddle into $(VENV) (once; a few minutes at most) ...'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input \
-	  --constraint constraints.txt --editable '.[server,edge,dev]'
+	  --constraint constraints.txt --editable '.[server,edge,learning,dev]'
 	@rm -f $(VENV)/.installed-*
 	@touch $@

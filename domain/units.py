@@ -46,6 +46,8 @@ STANDARD_ATMOSPHERE_PA = 101_325.0  # CGPM 1954, exact
 INCH_M = 0.0254  # exact
 POUND_KG = 0.45359237  # international pound of 1959, exact
 POUND_FORCE_N = POUND_KG * STANDARD_GRAVITY_M_PER_S2
+FOOT_M = 12.0 * INCH_M
+HORSEPOWER_W = 550.0 * FOOT_M * POUND_FORCE_N  # mechanical: 550 foot-pounds a second
 
 SI_UNITS: dict[str, str] = {
     "acceleration": "m/s2",
@@ -91,6 +93,7 @@ UNITS: dict[str, Unit] = _table(
         Unit("mm2", "area", 1e-6),
         Unit("mA", "electric_current", 1e-3),
         Unit("kWh", "energy", 1e3 * HOUR_S),
+        Unit("MWh", "energy", 1e6 * HOUR_S),
         Unit("kN", "force", 1e3),
         Unit("kHz", "frequency", 1e3),
         Unit("km", "length", 1e3),
@@ -103,6 +106,7 @@ UNITS: dict[str, Unit] = _table(
         Unit("mg", "mass", 1e-6),
         Unit("lb", "mass", POUND_KG),
         Unit("kW", "power", 1e3),
+        Unit("hp", "power", HORSEPOWER_W),
         Unit("bar", "pressure", 1e5),
         Unit("mbar", "pressure", 1e2),
         Unit("kPa", "pressure", 1e3),

@@ -118,6 +118,42 @@ def read_femto(bearing: str) -> FemtoLife:
     return FemtoLife(np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
 
 
+@dataclass(frozen=True)
+class CwruRecording:
+    """The vibration of the drive end of CWRU's rig.
+
+    Parameters
+    ----------
+    name : such as ``OR007at6_0_130``: fault, size, where, load in hp, number
+    acceleration_g : float64, shape (n,), at 12 kHz
+    """
+
+    name: str
+    acceleration_g: FloatArray
+    speed_rpm: float
+
+
+def read_cwru() -> list[CwruRecording]:
+    """Return every recording of CWRU's drive end at 12 kHz."""
+    path = data_folder() / "cwru" / "cwru_12k_DE_007_014.npz"
+    if not path.is_file():
+        _refuse(path)
+    with np.load(path) as held:
+        return [
+            CwruRecording(name, held[name].astype(np.float64), float(held[f"{name}__rpm"][0]))
+            for name in held.files
+            if not name.endswith("__rpm")
+        ]
+
+
+def read_hydraulic(sensor: str) -> FloatArray:
+    """Return what a 1 Hz sensor of the hydraulic rig read, such as ``TS1``: shape (cycles, 60)."""
+    path = data_folder() / "hydraulic" / f"{sensor}.txt"
+    if not path.is_file():
+        _refuse(path)
+    return np.loadtxt(path, dtype=np.float64)
+
+
 def _refuse(path: Path) -> None:
     reason = f"no recordings at {path}: set HEDDLE_DATA to the folder that holds skab/, femto/"
     if os.environ.get("CI"):

@@ -35,6 +35,8 @@ def test_a_type_is_named_and_described(described: AssetType) -> None:
 def test_channels_are_named_and_measured_in_a_unit_of_their_quantity(described: AssetType) -> None:
     for channel in described.channels:
         check_identifier("channel", channel.name)
+        assert "." not in channel.name, "a dot begins what is made of a channel"
+        assert channel.rate_hz is None or 0 < channel.rate_hz < math.inf
         assert channel.title
         assert unit(channel.input_unit, quantity=channel.quantity)
         assert channel.si_unit == SI_UNITS[channel.quantity]

@@ -27,10 +27,11 @@ from domain.plant.location import (
     location_stream,
     unknown_location,
 )
-from domain.texts import TITLE_LENGTH_MAX, check_note, check_text
+from domain.texts import NAME_LENGTH_MAX, TITLE_LENGTH_MAX, check_note, check_text
 from domain.thread import Link, LinkEnd, LinkKind, NodeState, Standing, ThreadItem
 
 ESCALATION_LEVEL_MAX = 9
+CODE_LENGTH_MAX: Final = 100
 
 
 def asset_stream(asset_id: str) -> str:
@@ -132,6 +133,45 @@ class SetpointReported:
     value: float
 
 
+@event_type("asset.setpoint_declined")
+@dataclass(frozen=True)
+class SetpointDeclined:
+    """The machine's agent did not set a set-point that was desired at `value` (SI).
+
+    Parameters
+    ----------
+    code : stable, such as ``interlock.open``; ``setpoint.advisory`` where it would have, but
+        is not allowed to by its own declaration
+    reason : in words
+    """
+
+    asset_id: str
+    setpoint: str
+    value: float
+    code: str
+    reason: str
+
+
+@event_type("asset.readings_lost")
+@dataclass(frozen=True)
+class ReadingsLost:
+    """Readings measured between `since` and `until` are lost, and the agent says so.
+
+    Parameters
+    ----------
+    source : of the agent, which the event's actor names
+    reason : stable code, such as ``connection.down`` or ``outbox.full``
+    reading_count : how many; None where nobody can tell
+    """
+
+    asset_id: str
+    source: str
+    reason: str
+    since: datetime
+    until: datetime
+    reading_count: int | None
+
+
 @event_type("asset.alert_raised")
 @dataclass(frozen=True)
 class AlertRaised:
@@ -199,6 +239,8 @@ AssetEvent = (
     | AssetRetired
     | SetpointDesired
     | SetpointReported
+    | SetpointDeclined
+    | ReadingsLost
     | AlertRaised
     | AlertAcknowledged
     | AlertEscalated
@@ -264,6 +306,29 @@ class ReportSetpoint:
 
 
 @dataclass(frozen=True)
+class DeclineSetpoint:
+    """Say that the machine's agent did not set a set-point; see `SetpointDeclined`."""
+
+    asset_id: str
+    setpoint: str
+    value: float
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReportReadingsLost:
+    """Say that readings are lost; see `ReadingsLost`."""
+
+    asset_id: str
+    source: str
+    reason: str
+    since: datetime
+    until: datetime
+    reading_count: int | None = None
+
+
+@dataclass(frozen=True)
 class RaiseAlert:
     """Raise an alert of a rule; see `AlertRaised`."""
 
@@ -314,6 +379,8 @@ AssetCommand = (
     | RetireAsset
     | DesireSetpoint
     | ReportSetpoint
+    | DeclineSetpoint
+    | ReportReadingsLost
     | RaiseAlert
     | AcknowledgeAlert
     | EscalateAlert
@@ -382,7 +449,8 @@ def decide(
         ``location.unknown``
     InvalidInput
         ``asset.malformed_name``, ``setpoint.out_of_bounds``, ``alert.level_out_of_range``,
-        ``text.empty``, ``text.too_long``
+        ``loss.ends_before_it_begins``, ``loss.negative_count``, ``text.empty``,
+        ``text.too_long``
     """
     if isinstance(command, RegisterAsset):
         return _register(command, asset)
@@ -454,6 +522,8 @@ def _decide_registered(
     | RetireAsset
     | DesireSetpoint
     | ReportSetpoint
+    | DeclineSetpoint
+    | ReportReadingsLost
     | RaiseAlert
     | AcknowledgeAlert
     | EscalateAlert
@@ -481,6 +551,13 @@ def _decide_registered(
         case ReportSetpoint(setpoint=name, value=value):
             asset_type(asset.asset_type).setpoint(name)
             return (SetpointReported(asset.asset_id, name, value),)
+        case DeclineSetpoint(setpoint=name):
+            asset_type(asset.asset_type).setpoint(name)
+            check_text("code", command.code, CODE_LENGTH_MAX)
+            check_text("reason", command.reason)
+            return (SetpointDeclined(**vars(command)),)
+        case ReportReadingsLost():
+            return (_lost(command),)
         case RaiseAlert():
             if command.alert_id in asset.open_alerts:
                 return ()
@@ -497,6 +574,26 @@ def _decide_registered(
             return (AlertCleared(asset.asset_id, alert_id, value),)
         case _:
             assert_never(command)
+
+
+def _lost(command: ReportReadingsLost) -> ReadingsLost:
+    check_text("source", command.source, NAME_LENGTH_MAX)
+    check_text("reason", command.reason, CODE_LENGTH_MAX)
+    if command.until < command.since:
+        raise InvalidInput(
+            "loss.ends_before_it_begins",
+            f"readings cannot be lost from {command.since} until {command.until}",
+            value=command.until.isoformat(),
+            limit=command.since.isoformat(),
+        )
+    if command.reading_count is not None and command.reading_count < 0:
+        raise InvalidInput(
+            "loss.negative_count",
+            f"{command.reading_count} readings cannot be lost",
+            value=command.reading_count,
+            limit=0,
+        )
+    return ReadingsLost(**vars(command))
 
 
 def _escalate(command: EscalateAlert, asset: Registered) -> tuple[AssetEvent, ...]:
@@ -585,6 +682,8 @@ def evolve(asset: Asset, event: AssetEvent) -> Asset:
             return Retired(asset.asset_id, asset.asset_type, asset.title)
         case SetpointDesired():
             return replace(asset, desired={**asset.desired, event.setpoint: event.value})
+        case SetpointDeclined() | ReadingsLost():
+            return asset
         case SetpointReported():
             return replace(asset, reported={**asset.reported, event.setpoint: event.value})
         case AlertRaised():

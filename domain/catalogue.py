@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any, Final
 
-from domain import access_events, application_events, asset, ledger_events, records
+from domain import access_events, application_events, asset, ledger_events, records, webhooks
 from domain.deciders import Decider
 from domain.documents import document
 from domain.maintenance import spare_part, work_order, work_order_decider
@@ -37,6 +37,7 @@ EVENT_MODULES: Final[tuple[ModuleType, ...]] = (
     scenario,
     setpoint_proposal,
     spare_part,
+    webhooks,
     work_order,
 )
 """Modules that declare events."""

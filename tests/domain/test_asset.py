@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -22,18 +22,23 @@ from domain.asset import (
     AssetRetired,
     ClearAlert,
     CommissionAsset,
+    DeclineSetpoint,
     DesireSetpoint,
     EscalateAlert,
     RaiseAlert,
+    ReadingsLost,
     RegisterAsset,
     Registered,
+    ReportReadingsLost,
     ReportSetpoint,
     RetireAsset,
     Retired,
+    SetpointDeclined,
     SetpointDesired,
     SetpointReported,
     Unregistered,
     asset_stream,
+    decide,
     evolve,
     fold,
     telemetry_stream,
@@ -194,6 +199,28 @@ def test_a_machine_may_report_a_setpoint_beyond_its_safe_bounds() -> None:
     given(registered).when(ReportSetpoint(LOOP, "flow", 1.0)).then(
         SetpointReported(LOOP, "flow", 1.0)
     )
+
+
+def test_a_setpoint_that_was_not_set_changes_nothing_of_the_asset() -> None:
+    declined = SetpointDeclined(LOOP, "flow", 1e-3, "interlock.open", "the guard is open")
+    given(registered).when(DeclineSetpoint(**vars(declined))).then(declined)
+    assert fold((registered, declined)) == fold((registered,))
+    for change in ({"code": ""}, {"reason": " "}, {"code": "x" * 101}):
+        told = DeclineSetpoint(**(vars(declined) | change))
+        with pytest.raises(InvalidInput):
+            decide(told, fold((registered,)))
+    with pytest.raises(NotFound):
+        decide(DeclineSetpoint(LOOP, "colour", 1.0, "x", "y"), fold((registered,)))
+
+
+def test_lost_readings_are_told_with_when_and_why() -> None:
+    lost = ReadingsLost(LOOP, "loop-1", "outbox.full", SINCE, SINCE + timedelta(minutes=1), 600)
+    given(registered).when(ReportReadingsLost(**vars(lost))).then(lost)
+    assert fold((registered, lost)) == fold((registered,))
+    backwards = ReportReadingsLost(LOOP, "loop-1", "x", SINCE, SINCE - timedelta(seconds=1))
+    given(registered).when(backwards).then_rejected(InvalidInput, "loss.ends_before_it_begins")
+    negative = ReportReadingsLost(LOOP, "loop-1", "x", SINCE, SINCE, -1)
+    given(registered).when(negative).then_rejected(InvalidInput, "loss.negative_count", -1)
 
 
 @pytest.mark.parametrize("command", [DesireSetpoint, ReportSetpoint])

@@ -11,14 +11,22 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+import numpy as np
+
 from domain.errors import HeddleError, Unavailable
-from domain.frame_encoding import encode
+from domain.frame_checks import mark_all_out_of_range
+from domain.frame_encoding import encode, encode_many
+from domain.frames import Quality
 from domain.identifiers import uuid7
 from edge_agent.configuration import ConfiguredSource
-from edge_agent.outbox import Outbox, PendingFrame
+from edge_agent.live import DeliveredChannel
+from edge_agent.live.collector import new_frame
+from edge_agent.live.window import ChannelWindow, CountingStage, Window, frames_of
+from edge_agent.outbox import AgentCommand, KeptWindow, Outbox, PendingFrame
 from edge_agent.readings import Block, Rows
 from edge_agent.replay import Timeline
 from edge_agent.waiting import wait_up_to
@@ -32,6 +40,21 @@ REREAD_DELAY_S: Final = 10.0
 _log = logging.getLogger("heddle.edge.collector")
 
 
+Ask = Callable[[Window], Awaitable[Sequence[AgentCommand]]]
+
+
+def window_of(rows: Rows, configured: ConfiguredSource, shift_ns: int) -> Window:
+    """Return `rows` as a window whose channels share their times; absent values are MISSING."""
+    times_ns = rows.times_ns + shift_ns
+    channels = []
+    for declared, values in zip(configured.header.channels, rows.values, strict=True):
+        missing = np.where(np.isnan(values), np.uint8(Quality.MISSING), np.uint8(0))
+        channel = DeliveredChannel(declared.name, declared.unit)
+        channels.append(ChannelWindow(channel, times_ns, values, missing))
+    header = configured.header
+    return Window(configured.name, header.asset, configured.asset_type, tuple(channels))
+
+
 class Collector:
     """Moves the rows of one source into the outbox.
 
@@ -40,6 +63,8 @@ class Collector:
     frames_waiting : set by the collector whenever it has put a frame
     outbox_moved : set by others whenever frames have left the outbox
     now_ns : the wall clock, ns since 1970 UTC
+    numbering : held from asking for a sequence number until it is used
+    ask : what models say of a window; None where there are none
     """
 
     def __init__(
@@ -49,12 +74,16 @@ class Collector:
         frames_waiting: asyncio.Event,
         outbox_moved: asyncio.Event,
         now_ns: Callable[[], int] = time.time_ns,
+        numbering: asyncio.Lock | None = None,
+        ask: Ask | None = None,
     ) -> None:
         self.reading_count = 0
         self._configured = configured
         self._outbox = outbox
         self._frames_waiting = frames_waiting
         self._outbox_moved = outbox_moved
+        self._numbering = numbering or asyncio.Lock()
+        self._ask = ask
         self._now_ns = now_ns
         self._faults_told: set[tuple[str, str]] = set()
 
@@ -115,26 +144,70 @@ class Collector:
     async def _put(self, window: Rows, timeline: Timeline) -> None:
         """Put `window` as a frame, waiting for as long as the outbox has no room."""
         configured, told = self._configured, False
+        if configured.stages or self._ask is not None:
+            await self._put_staged(window, timeline)
+            return
         while True:
-            # Another source may take this number while we wait, so it is asked for each time.
-            sequence = self._outbox.next_sequence
-            frame = frame_of(
-                window, configured.header, configured.asset_type, sequence, timeline.shift_ns
-            )
-            event_id = uuid7(time.time_ns() // 1_000_000, os.urandom(10))
-            pending = PendingFrame(sequence, event_id, configured.name, encode(frame))
-            try:
-                self._outbox.put(pending, window.end)
-                break
-            except Unavailable as full:
-                if not told:
-                    _log.warning("source %s waits for the outbox: %s", configured.name, full)
-                told = True
+            async with self._numbering:
+                # Another source takes this number while we wait, so it is asked for each time.
+                sequence = self._outbox.next_sequence
+                frame = frame_of(
+                    window, configured.header, configured.asset_type, sequence, timeline.shift_ns
+                )
+                event_id = uuid7(time.time_ns() // 1_000_000, os.urandom(10))
+                pending = PendingFrame(sequence, event_id, configured.name, encode(frame))
+                try:
+                    self._outbox.put(pending, window.end)
+                    break
+                except Unavailable as full:
+                    if not told:
+                        _log.warning("source %s waits for the outbox: %s", configured.name, full)
+                    told = True
             self._outbox_moved.clear()
             await wait_up_to(self._outbox_moved, ROOM_POLL_S)
         if told:
             _log.info("source %s goes on: the outbox has room", configured.name)
         self.reading_count += frame.reading_count
+        self._frames_waiting.set()
+
+    async def _put_staged(self, rows: Rows, timeline: Timeline) -> None:
+        """Put what conditioning, features and models make of `rows`, in one commit."""
+        configured, told = self._configured, False
+        window = window_of(rows, configured, timeline.shift_ns)
+        counts: Counter[tuple[str, str]] = Counter()
+        for stage in configured.stages:
+            window = stage.apply(window)
+            if isinstance(stage, CountingStage):
+                counts.update(stage.take_counts())
+        commands = () if self._ask is None else await self._ask(window)
+        agent, name = configured.header.agent, configured.name
+        while True:
+            async with self._numbering:
+                frames = mark_all_out_of_range(
+                    frames_of(window, agent, self._outbox.next_sequence), configured.asset_type
+                )
+                encoded = encode_many(frames)
+                try:
+                    if not self._outbox.has_room(name, sum(map(len, encoded))):
+                        raise Unavailable("outbox.full", f"source {name!r} has filled its share")
+                    now_ns = time.time_ns()
+                    kept = [
+                        new_frame(frame, data, now_ns, bool(commands))
+                        for frame, data in zip(frames, encoded, strict=True)
+                    ]
+                    self._outbox.put_windows(
+                        [KeptWindow(name, kept, rows.end, commands, fault_counts=counts)]
+                    )
+                    break
+                except Unavailable as full:
+                    if not told:
+                        _log.warning("source %s waits for the outbox: %s", name, full)
+                    told = True
+            self._outbox_moved.clear()
+            await wait_up_to(self._outbox_moved, ROOM_POLL_S)
+        if told:
+            _log.info("source %s goes on: the outbox has room", name)
+        self.reading_count += rows.values.size
         self._frames_waiting.set()
 
     def _note(self, block: Block) -> None:

@@ -15,9 +15,12 @@ from typing import Any, Final
 
 import httpx
 
-from domain.errors import InvalidInput
+from domain.errors import HeddleError, InvalidInput, NotFound
 from domain.frame_batches import BATCH_BYTES_MAX, BATCH_FRAMES_MAX
 from domain.frames import FRAME_BYTES_MAX
+from edge_agent.secrets import read_secret
+
+STOP_WRITING_NAME: Final = "stop-writing"
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,16 @@ class Settings:
     request_timeout_s : until a request without an answer has failed
     retry_delay_s_min, retry_delay_s_max : the first and the longest pause after a failure
     progress_every_s : pause between two lines of progress
-    api_key : by which the server knows the agent; the environment alone has it
+    outbox_age_s_max : seconds of running until a live frame is too old to be sent
+    ca_file : certificates by which the server is trusted; None: the system's
+    certificate_file, key_file : by which the agent shows itself to the server (mTLS)
+    metrics_port : of loopback, on which Prometheus asks; 0: nobody may
+    otlp_endpoint : where traces go, such as http://127.0.0.1:4318/v1/traces; None: nowhere
+    stop_writing_file : while it is there nothing is written to a device; None: ``stop-writing``
+        in `state_dir`
+    api_key : by which the server knows the agent: from the environment, or the secret
+        ``agent-api-key``
+    key_password : of `key_file`: the secret ``agent-key-password``
     """
 
     server_url: str = "http://127.0.0.1:8000"
@@ -47,7 +59,20 @@ class Settings:
     retry_delay_s_min: float = 0.5
     retry_delay_s_max: float = 30.0
     progress_every_s: float = 2.0
+    outbox_age_s_max: float = 7 * 24 * 3600.0
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    metrics_port: int = 0
+    stop_writing_file: Path | None = None
+    otlp_endpoint: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    key_password: str | None = field(default=None, repr=False)
+
+    @property
+    def kill_switch(self) -> Path:
+        """The file that stops all writing."""
+        return self.stop_writing_file or self.state_dir / STOP_WRITING_NAME
 
 
 VARIABLES: Final[Mapping[str, str]] = {
@@ -61,8 +86,20 @@ VARIABLES: Final[Mapping[str, str]] = {
     "retry_delay_s_min": "HEDDLE_AGENT_RETRY_DELAY_S_MIN",
     "retry_delay_s_max": "HEDDLE_AGENT_RETRY_DELAY_S_MAX",
     "progress_every_s": "HEDDLE_AGENT_PROGRESS_EVERY_S",
+    "outbox_age_s_max": "HEDDLE_AGENT_OUTBOX_AGE_S_MAX",
+    "ca_file": "HEDDLE_AGENT_CA_FILE",
+    "certificate_file": "HEDDLE_AGENT_CERTIFICATE_FILE",
+    "key_file": "HEDDLE_AGENT_KEY_FILE",
+    "metrics_port": "HEDDLE_AGENT_METRICS_PORT",
+    "stop_writing_file": "HEDDLE_AGENT_STOP_WRITING_FILE",
+    "otlp_endpoint": "HEDDLE_AGENT_OTLP_ENDPOINT",
     "api_key": "HEDDLE_AGENT_API_KEY",
 }
+SECRETS: Final[Mapping[str, str]] = {
+    "api_key": "agent-api-key",
+    "key_password": "agent-key-password",
+}
+"""What may also be told as a secret (`edge_agent.secrets`)."""
 
 _BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "outbox_bytes_max": (FRAME_BYTES_MAX, 2**50),
@@ -72,6 +109,8 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "retry_delay_s_min": (0.001, 3600),
     "retry_delay_s_max": (0.001, 3600),
     "progress_every_s": (0.1, 3600),
+    "outbox_age_s_max": (60, 10 * 365 * 24 * 3600),
+    "metrics_port": (0, 65_535),
 }
 
 
@@ -91,6 +130,8 @@ def read_settings(environment: Mapping[str, str] | None = None, **flags: object 
     faults: list[str] = []
     values: dict[str, Any] = {}
     for known in fields(Settings):
+        if known.name not in VARIABLES:
+            continue
         flag, text = flags.get(known.name), found.get(VARIABLES[known.name], "")
         if flag is None and not text:
             continue
@@ -99,7 +140,19 @@ def read_settings(environment: Mapping[str, str] | None = None, **flags: object 
             values[known.name] = _read(known.name, text if flag is None else str(flag))
         except ValueError as error:
             faults.append(f"{name}: {error}")
+    for name, secret in SECRETS.items():
+        if name in values:
+            continue
+        try:
+            told = read_secret(secret, found)
+            values[name] = _api_key(told) if name == "api_key" else told
+        except NotFound:
+            pass
+        except (HeddleError, ValueError) as error:
+            faults.append(f"secret {secret}: {error}")
     settings = Settings(**values)
+    if settings.key_file is not None and settings.certificate_file is None:
+        faults.append(f"{VARIABLES['key_file']} without {VARIABLES['certificate_file']}")
     if not faults and settings.retry_delay_s_min > settings.retry_delay_s_max:
         faults.append("the retry delay's minimum is longer than its maximum")
     if faults:
@@ -110,6 +163,8 @@ def read_settings(environment: Mapping[str, str] | None = None, **flags: object 
 def _read(name: str, text: str) -> object:
     if name == "api_key":
         return _api_key(text)
+    if name == "otlp_endpoint":
+        return _url(text)
     match type(getattr(Settings, name)):
         case t if t is str:
             return _server_url(text)
@@ -135,10 +190,14 @@ def _api_key(text: str) -> str:
 
 
 def _server_url(text: str) -> str:
+    return _url(text).rstrip("/")
+
+
+def _url(text: str) -> str:
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL as error:
         raise ValueError(f"{text!r} is not an address: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError(f"{text!r} is not an address such as http://127.0.0.1:8000")
-    return text.rstrip("/")
+    return text

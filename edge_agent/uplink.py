@@ -10,23 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Final, Literal
-
-import httpx
-import msgspec
-from opentelemetry import propagate, trace
+from typing import Final
 
 from domain.errors import Unavailable
-from domain.frame_batches import BATCH_MEDIA_TYPE, BatchItem, encode_batch
 from edge_agent.outbox import Outbox, PendingFrame, Rejection
 from edge_agent.settings import Settings
+from edge_agent.transport import BatchAnswer, FrameResult, RequestFailed, Transport
 from edge_agent.waiting import wait_up_to
 
-FRAMES_PATH: Final = "/v1/frames"
 ASSET_UNKNOWN: Final = "asset.unknown"
 ACCESS_DENIED: Final = "access.denied"
 BATCH_UNPACKS_TOO_FAR: Final = "batch.unpacks_too_far"
@@ -41,49 +35,14 @@ RETRYABLE_CODES: Final = frozenset(
     }
 )
 """Rejections that pass: the frame was harmed on its way, or its time has not come yet."""
-BATCH_HEADER_BYTES: Final = len(encode_batch(()))
-RESPONSE_BYTES_MAX: Final = 4 * 1024 * 1024
-RETRY_AFTER_S_MAX: Final = 3600.0
 IDLE_POLL_S: Final = 2.0
 """The outbox is looked at so often even when nobody put a frame: another process may have."""
 
+FRESH_S: Final = 5.0
+"""A frame of a live source that is younger goes before those that wait since an outage."""
+FRESH_SAMPLE_S: Final = 1.0
+
 _log = logging.getLogger("heddle.edge.uplink")
-_tracer = trace.get_tracer("heddle.edge")
-
-
-class FrameResult(msgspec.Struct, frozen=True):
-    """What became of one frame of a batch."""
-
-    index: int
-    status: Literal["accepted", "duplicate", "rejected"]
-    sequence: int | None = None
-    position: int | None = None
-    code: str = ""
-    message: str = ""
-    hint: str = ""
-
-
-class BatchAnswer(msgspec.Struct, frozen=True):
-    """The server's answer to a batch: one result a frame, in order."""
-
-    results: list[FrameResult]
-
-
-class RequestFailed(Unavailable):
-    """A whole request failed; nothing is known of its frames and all are sent again.
-
-    Parameters
-    ----------
-    retry_after_s : the pause the server asked for, 0 without one
-    too_large : the server refuses bodies of this size
-    """
-
-    def __init__(
-        self, code: str, message: str, *, retry_after_s: float = 0.0, too_large: bool = False
-    ) -> None:
-        super().__init__(code, message)
-        self.retry_after_s = retry_after_s
-        self.too_large = too_large
 
 
 @dataclass
@@ -132,9 +91,11 @@ class _Held:
 class Uplink:
     """Sends frames of one outbox to one server.
 
+    After an outage what is fresh does not wait for what is old: it goes first in each batch, and
+    the old takes the rest (`edge_agent.outbox.selection.FRESH_SHARE`).
+
     Parameters
     ----------
-    client : whose base URL is the server
     frames_waiting : set whenever the outbox has got a frame
     outbox_moved : set by the uplink whenever frames have left the outbox
     """
@@ -142,14 +103,14 @@ class Uplink:
     def __init__(
         self,
         outbox: Outbox,
-        client: httpx.AsyncClient,
+        transport: Transport,
         settings: Settings,
         frames_waiting: asyncio.Event,
         outbox_moved: asyncio.Event,
     ) -> None:
         self.counts = UplinkCounts()
         self._outbox = outbox
-        self._client = client
+        self._transport = transport
         self._settings = settings
         self._frames_waiting = frames_waiting
         self._outbox_moved = outbox_moved
@@ -159,6 +120,13 @@ class Uplink:
         self._failures: set[str] = set()
         self._failed_since_s = 0.0
         self._rejection_codes: set[str] = set()
+        self._put_by: deque[tuple[float, int]] = deque()
+        self.last_answer_s: float | None = None
+
+    @property
+    def failing_since_s(self) -> float | None:
+        """Since when, on the loop's clock, no request was answered; None while they are."""
+        return self._failed_since_s if self._failures else None
 
     async def run(self) -> None:
         """Send for ever; end by being cancelled."""
@@ -175,52 +143,37 @@ class Uplink:
         now_s = asyncio.get_running_loop().time()
         held = {source for source, hold in self._held.items() if hold.until_s > now_s}
         frames = self._outbox.pending(
-            self._settings.batch_frames_max, self._bytes_max - BATCH_HEADER_BYTES, held
+            self._settings.batch_frames_max,
+            self._bytes_max - self._transport.frames_bytes_overhead,
+            held,
+            self._fresh_from(now_s),
         )
         if not frames:
             return None
         try:
-            answer = await self._post(frames)
+            with self._outbox.sending(frames):
+                answer = await self._transport.send_frames(frames)
+            self.last_answer_s = asyncio.get_running_loop().time()
             return self._settle(frames, answer)
         except RequestFailed as failure:
             return self._after_failure(failure, frames)
         except Unavailable as full:  # the disk: what was acknowledged is sent again
             return self._after_failure(RequestFailed(full.code, full.message), frames)
 
+    def _fresh_from(self, now_s: float) -> int | None:
+        """Return the number from which on frames are fresh; None where only recordings are sent."""
+        samples = self._put_by
+        if not samples or now_s - samples[-1][0] >= FRESH_SAMPLE_S:
+            samples.append((now_s, self._outbox.last_sequence))
+        while len(samples) > 1 and now_s - samples[1][0] >= FRESH_S:
+            samples.popleft()
+        return samples[0][1] + 1 if self._outbox.has_live_sources else None
+
     async def _wait_for_frames(self) -> None:
         now_s = asyncio.get_running_loop().time()
         waits_s = [hold.until_s - now_s for hold in self._held.values()]
         timeout_s = min([IDLE_POLL_S, *(wait_s for wait_s in waits_s if wait_s > 0)])
         await wait_up_to(self._frames_waiting, timeout_s)
-
-    # --- the request ----------------------------------------------------------------------
-
-    async def _post(self, frames: Sequence[PendingFrame]) -> BatchAnswer:
-        body = encode_batch(BatchItem(frame.event_id, frame.encoded) for frame in frames)
-        headers = {
-            "content-type": BATCH_MEDIA_TYPE,
-            "accept": "application/json",
-            "accept-encoding": "identity",
-        }
-        attributes = {"heddle.frame_count": len(frames), "heddle.body_bytes": len(body)}
-        with _tracer.start_as_current_span("heddle.edge.send", attributes=attributes):
-            propagate.inject(headers)
-            try:
-                async with (
-                    asyncio.timeout(self._settings.request_timeout_s),
-                    self._client.stream(
-                        "POST", FRAMES_PATH, content=body, headers=headers
-                    ) as response,
-                ):
-                    raw = await _bounded_body(response)
-            except TimeoutError as error:
-                told = f"no answer within {self._settings.request_timeout_s:g} s"
-                raise RequestFailed("uplink.timeout", told) from error
-            except httpx.HTTPError as error:
-                told = f"{type(error).__name__}: {error}"
-                raise RequestFailed("uplink.unreachable", told) from error
-        _check_status(response, raw)
-        return _answer(raw, frames)
 
     def _after_failure(self, failure: RequestFailed, frames: Sequence[PendingFrame]) -> float:
         self.counts.failed_requests += 1
@@ -236,18 +189,17 @@ class Uplink:
             self._failed_since_s = asyncio.get_running_loop().time()
         if failure.code not in self._failures:
             self._failures.add(failure.code)
-            _log.warning("the server at %s takes no frames: %s", self._settings.server_url, failure)
+            _log.warning("the server at %s takes no frames: %s", self._transport.address, failure)
         return max(failure.retry_after_s, self._backoff.next_delay_s())
 
     # --- the answer -----------------------------------------------------------------------
 
     def _settle(self, frames: Sequence[PendingFrame], answer: BatchAnswer) -> float:
-        stored: list[int] = []
+        stored: dict[int, int] = {}
         rejections: list[Rejection] = []
         unknown_assets: dict[str, FrameResult] = {}
         passing: dict[str, str] = {}
         answered_sources: set[str] = set()
-        position = 0
         for result, frame in zip(answer.results, frames, strict=False):
             match result:
                 case FrameResult(status="rejected", code=code) if code in (
@@ -262,14 +214,13 @@ class Uplink:
                     rejections.append(Rejection(frame.sequence, result.code, told))
                     answered_sources.add(frame.source)
                 case _:
-                    stored.append(frame.sequence)
+                    stored[frame.sequence] = result.position or 0
                     answered_sources.add(frame.source)
-                    position = max(position, result.position or 0)
                     if result.status == "accepted":
                         self.counts.accepted += 1
                     else:
                         self.counts.duplicate += 1
-        self._outbox.acknowledge(stored, position)
+        self._outbox.acknowledge(list(stored), max(stored.values(), default=0), stored)
         self._put_aside(rejections)
         self._outbox_moved.set()
         self._hold(unknown_assets, answered_sources)
@@ -320,57 +271,3 @@ class Uplink:
 
     def _new_backoff(self) -> Backoff:
         return Backoff(self._settings.retry_delay_s_min, self._settings.retry_delay_s_max)
-
-
-async def _bounded_body(response: httpx.Response) -> bytes:
-    body = bytearray()
-    async for piece in response.aiter_bytes():
-        body += piece
-        if len(body) > RESPONSE_BYTES_MAX:
-            raise RequestFailed(
-                "uplink.answer_too_large", f"the answer takes more than {RESPONSE_BYTES_MAX} bytes"
-            )
-    return bytes(body)
-
-
-def _check_status(response: httpx.Response, raw: bytes) -> None:
-    """Raise `RequestFailed` unless the answer is about the frames."""
-    status = response.status_code
-    if status == httpx.codes.OK:
-        return
-    told = f"HTTP {status} {raw[:200].decode(errors='replace')!r}"
-    raise RequestFailed(
-        f"uplink.http_{status}",
-        told,
-        retry_after_s=_retry_after_s(response.headers.get("retry-after", "")),
-        too_large=status == httpx.codes.REQUEST_ENTITY_TOO_LARGE,
-    )
-
-
-def _retry_after_s(text: str) -> float:
-    """Return the pause a Retry-After header asks for, bounded; 0 when it asks for none."""
-    if text.isascii() and text.isdigit():
-        return min(float(text), RETRY_AFTER_S_MAX)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    wait_s = (moment - datetime.now(UTC)).total_seconds()
-    return min(max(0.0, wait_s), RETRY_AFTER_S_MAX)
-
-
-def _answer(raw: bytes, frames: Sequence[PendingFrame]) -> BatchAnswer:
-    """Return the answer in `raw` if it is one to `frames`; otherwise nothing is believed of it."""
-    try:
-        answer = msgspec.json.decode(raw, type=BatchAnswer)
-    except msgspec.DecodeError as error:
-        told = f"the answer is not one to a batch of frames: {error}"
-        raise RequestFailed("uplink.unreadable_answer", told) from error
-    for index, result in enumerate(answer.results):
-        expected = frames[index].sequence if index < len(frames) else None
-        if result.index != index or (result.sequence not in (None, expected)):
-            told = f"result {index} speaks of index {result.index}, sequence {result.sequence}"
-            raise RequestFailed("uplink.unreadable_answer", told)
-    return answer

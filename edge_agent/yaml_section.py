@@ -92,6 +92,7 @@ class Section:
         self.path = path
         self.faults = faults
         self.line = node.start_mark.line + 1
+        self._node = node
         self._asked: set[str] = set()
         self._nodes: dict[str, yaml.Node] = {}
         self._key_lines: dict[str, int] = {}
@@ -137,6 +138,12 @@ class Section:
     def present(self) -> list[str]:
         """Return the keys that are there, in their order."""
         return list(self._nodes)
+
+    @property
+    def declared(self) -> str:
+        """All that stands in this mapping, as one text: the same for the same declaration."""
+        text: str = yaml.serialize(self._node, Dumper=yaml.SafeDumper)
+        return text
 
     def has(self, key: str) -> bool:
         """Return whether `key` is there, and count it as known."""
@@ -208,6 +215,12 @@ class Section:
         """Return the mapping at `key`, which must be there."""
         node = self._required(key)
         return None if node is None else self._section(key, key, node)
+
+    def child(self, key: str) -> Section | None:
+        """Return the mapping at `key`, or None where there is none; that is no fault."""
+        if not self.has(key) or not isinstance(self._nodes[key], yaml.MappingNode):
+            return None
+        return self._section(key, key, self._nodes[key])
 
     def sections(self, key: str) -> list[Section]:
         """Return the list of mappings at `key`, which must be there and not empty."""

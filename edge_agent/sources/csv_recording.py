@@ -17,16 +17,18 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final, TextIO
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from domain.errors import HeddleError, InvalidInput
 from domain.frames import FloatArray
 from domain.units import unit
+from edge_agent.history.table import RowClock, read_clock
 from edge_agent.readings import Block, Position, RowFault, Rows
 from edge_agent.sources import SourceContext
-from edge_agent.timestamps import ISO8601, UNIX_MS, UNIX_S, TimeReader, carries_zone
+from edge_agent.time_declaration import note_zone_missing, read_time_format
+from edge_agent.timestamps import ISO8601, TimeReader
 from edge_agent.yaml_section import Section
 
 KIND: Final = "csv"
@@ -54,18 +56,23 @@ def configure(section: Section, context: SourceContext) -> CsvRecording | None:
     files = _files(section, context.data_dir)
     delimiter = _delimiter(section)
     time = section.section("time")
-    time_column, time_format, zone = (None, None, None) if time is None else _time(time)
+    periodic = time is not None and time.has("start")
+    clock = read_clock(section, len(files)) if periodic else None
+    time_column, time_format, zone = (None, None, None) if time is None or periodic else _time(time)
     columns = _columns(section, context)
-    if not files or not delimiter or not time or not time_column or not time_format:
+    if not files or not delimiter or not time:
+        return None
+    if clock is None and (not time_column or not time_format):
         return None
     recording = CsvRecording(
         data_dir=context.data_dir,
         files=tuple(files),
         delimiter=delimiter,
-        time_column=time_column,
-        time_format=time_format,
+        time_column=time_column or "",
+        time_format=time_format or ISO8601,
         zone=zone,
         columns=tuple(columns),
+        clock=clock,
     )
     for file in files:
         _check_file(recording, file, section, time)
@@ -117,34 +124,10 @@ def _delimiter(section: Section) -> str | None:
 
 
 def _time(time: Section) -> tuple[str | None, str | None, ZoneInfo | None]:
-    column, time_format = time.text("column"), time.text("format")
-    zone_name = time.text("zone") if time.has("zone") else None
-    zone = None
-    if zone_name is not None:
-        try:
-            zone = ZoneInfo(zone_name)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            told = f"{zone_name!r} is not a time zone"
-            time.fault("zone", "mapping.zone_unknown", told, "such as Europe/Berlin or UTC")
+    column = time.text("column")
+    time_format, zone = read_time_format(time)
     time.finish()
-    if time_format is None:
-        return column, None, zone
-    if time_format not in (ISO8601, UNIX_S, UNIX_MS):
-        if "%" not in time_format:
-            hint = "iso8601, unix_s, unix_ms or a strptime format such as '%Y-%m-%d %H:%M:%S'"
-            time.fault("format", "mapping.time_format", f"{time_format!r} is no format", hint)
-            return column, None, zone
-        if zone_name is None and not carries_zone(time_format):
-            _note_zone_missing(time, f"times in the format {time_format!r} carry no zone")
-    if zone_name is not None and carries_zone(time_format):
-        told = f"times in the format {time_format!r} carry their own zone"
-        time.fault("zone", "mapping.zone_conflict", told, "leave zone out")
     return column, time_format, zone
-
-
-def _note_zone_missing(time: Section, told: str) -> None:
-    hint = "add zone: an IANA name such as Europe/Berlin, or UTC"
-    time.fault("zone", "mapping.zone_missing", told, hint)
 
 
 def _columns(section: Section, context: SourceContext) -> list[ChannelColumn]:
@@ -178,7 +161,7 @@ def _check_file(recording: CsvRecording, file: str, section: Section, time: Sect
     except (OSError, InvalidInput) as error:
         section.fault("path", "source.unreadable", f"{file}: {error}")
         return
-    wanted = [(time, "column", recording.time_column)]
+    wanted = [] if recording.clock else [(time, "column", recording.time_column)]
     channels = section.section("channels")
     for mapped in recording.columns:
         mapping = channels and channels.section(mapped.channel)
@@ -200,13 +183,13 @@ def _check_first_time(
 ) -> None:
     if recording.time_format != ISO8601 or len(first) != len(heading):
         return
-    if recording.time_column not in heading or time.has("zone"):
+    if recording.clock or recording.time_column not in heading or time.has("zone"):
         return
     try:
         recording.time_reader().read(first[heading.index(recording.time_column)], None)
     except HeddleError as error:
         if error.code == "row.zone_missing":
-            _note_zone_missing(time, f"the first time in {file} carries no zone")
+            note_zone_missing(time, f"the first time in {file} carries no zone")
 
 
 # --- reading ------------------------------------------------------------------------------
@@ -214,7 +197,12 @@ def _check_first_time(
 
 @dataclass(frozen=True, kw_only=True)
 class CsvRecording:
-    """Files read one after the other; a position is (file, line, time of that line)."""
+    """Files read one after the other; a position is (file, line, time of that line).
+
+    Parameters
+    ----------
+    clock : of a recording whose rows tell no time; its first row is the second line
+    """
 
     data_dir: Path
     files: tuple[str, ...]
@@ -223,6 +211,7 @@ class CsvRecording:
     time_format: str
     zone: ZoneInfo | None
     columns: tuple[ChannelColumn, ...]
+    clock: RowClock | None = None
 
     @property
     def channels(self) -> tuple[tuple[str, str], ...]:
@@ -305,7 +294,10 @@ class _BlockReader:
         self._part = part
         self._width = len(heading)
         self._times = recording.time_reader()
-        self._time_at = _index(recording.files[part], heading, recording.time_column)
+        self._clock = recording.clock
+        self._time_at = -1
+        if self._clock is None:
+            self._time_at = _index(recording.files[part], heading, recording.time_column)
         self._value_at = [
             _index(recording.files[part], heading, mapped.column) for mapped in recording.columns
         ]
@@ -322,7 +314,10 @@ class _BlockReader:
                 cells = self._row(line)
                 if cells is None:
                     continue
-                time_ns = self._times.read(cells[self._time_at], previous_ns)
+                if self._clock is not None:
+                    time_ns = self._clock.time_ns(number - 1, None, previous_ns)
+                else:
+                    time_ns = self._times.read(cells[self._time_at], previous_ns)
             except InvalidInput as error:
                 self._note(number, error.code, error.message, line.rstrip("\n"))
                 continue

@@ -46,6 +46,35 @@ class FrameServer:
     judge: Callable[[str, int], Verdict | None] = lambda _asset, _sequence: None
     body_bytes_max: int = 16 * 1024 * 1024
     frame_bytes: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    commands: list[dict[str, Any]] = field(default_factory=list)
+    command_batches: list[int] = field(default_factory=list)
+    judge_command: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda _item: None
+
+    async def take_commands(self, request: Request) -> Response:
+        """Answer one batch of mutations as `batch` does.
+
+        `judge_command` returns why one is not carried out, or ``{"spoils": code}``, which refuses
+        the request as a whole, as what no schema knows does.
+        """
+        asked: list[dict[str, Any]] = (await request.json())["variables"]["items"]
+        self.request_count += 1
+        self.command_batches.append(len(asked))
+        if self.next_answers:
+            answer = self.next_answers.popleft()(b"")
+            if answer is not None:
+                return answer
+        verdicts = [self.judge_command(item) for item in asked]
+        for verdict in verdicts:
+            if verdict is not None and "spoils" in verdict:
+                extensions = {"code": verdict["spoils"]}
+                return JSONResponse({"errors": [{"message": "no", "extensions": extensions}]})
+        items = []
+        for index, (item, verdict) in enumerate(zip(asked, verdicts, strict=True)):
+            if verdict is None:
+                self.commands.append(item)
+                verdict = {"__typename": "BatchItemSuccess"}
+            items.append({"index": index, "outcome": verdict})
+        return JSONResponse({"data": {"batch": {"items": items}}})
 
     async def take(self, request: Request) -> Response:
         """Answer one batch."""
@@ -93,15 +122,27 @@ def status(code: int, **headers: str) -> Answer:
 
 
 @contextmanager
-def serving(server: FrameServer, port: int = 0) -> Iterator[FrameServer]:
-    """Serve `server` on a loopback port, a free one unless given."""
-    app = Starlette(routes=[Route("/v1/frames", server.take, methods=["POST"])])
+def serving(server: FrameServer, port: int = 0, **tls: Any) -> Iterator[FrameServer]:
+    """Serve `server` on a loopback port, a free one unless given.
+
+    Parameters
+    ----------
+    tls : uvicorn's settings for https
+    """
+    app = Starlette(
+        routes=[
+            Route("/v1/frames", server.take, methods=["POST"]),
+            Route("/graphql", server.take_commands, methods=["POST"]),
+        ]
+    )
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind(("127.0.0.1", port))
-    server.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.url = f"http{'s' if tls else ''}://127.0.0.1:{listening.getsockname()[1]}"
     # websockets' own deprecation warnings are none of this server's business: it has none.
-    config = uvicorn.Config(app, log_level="critical", ws="none", lifespan="off", loop="asyncio")
+    config = uvicorn.Config(
+        app, log_level="critical", ws="none", lifespan="off", loop="asyncio", **tls
+    )
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
     thread.start()

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from domain.frames import Frame, Quality
 from edge_agent.collector import Collector
 from edge_agent.configuration import AgentConfiguration
-from edge_agent.outbox import Outbox, open_outbox
+from edge_agent.live.window import Window
+from edge_agent.outbox import AgentCommand, Outbox, open_outbox
 from tests.edge_agent.configurations import (
     adopt,
     configuration,
@@ -230,3 +232,53 @@ def test_source_that_cannot_be_read_is_raised_when_told_to_give_up(tmp_path: Pat
         adopt(outbox, configured)
         with pytest.raises(FileNotFoundError):
             asyncio.run(run(outbox))
+
+
+class Doubled:
+    """A stage: every value twice as large, the delivered ones beside it as ``flow.raw``."""
+
+    def apply(self, window: Window) -> Window:
+        (flow,) = window.channels
+        raw = replace(flow, channel=replace(flow.channel, name="flow.raw"))
+        return replace(window, channels=(replace(flow, values=flow.values * 2), raw))
+
+    def take_counts(self) -> dict[tuple[str, str], int]:
+        return {("flow", "doubled"): 1}
+
+
+def test_recording_goes_through_its_stages_and_models_and_resumes_where_it_was(
+    tmp_path: Path,
+) -> None:
+    write_rows(tmp_path, [f"{second(at)},{at},1" for at in range(100)])
+    channels = {"flow": {"column": "flow", "unit": "l/min"}}
+    window = {"seconds": 60, "readings": 10}
+    made = configuration(tmp_path, csv_source(channels=channels, window=window))
+    source = replace(made.sources[0], stages=(Doubled(),))
+
+    async def asked(seen: Window) -> list[AgentCommand]:
+        at = int(seen.channels[1].values[0])
+        return [AgentCommand("assessHealth", {"at": at}, f"at {at}")]
+
+    async def run(outbox: Outbox, ends_after: int) -> None:
+        waiting = FramesWaiting(ends_after)
+        await Collector(source, outbox, waiting, asyncio.Event(), lambda: 0, ask=asked).collect()
+
+    with open_outbox(tmp_path / "state", BYTES_MAX) as outbox:
+        adopt(outbox, made)
+        for ends_after in (1, 3, 0):
+            loop = asyncio.new_event_loop()
+            try:
+                loop.run_until_complete(run(outbox, ends_after))
+            except ProcessEnds:
+                pass
+            finally:
+                loop.close()
+        kept = frames(outbox)
+        assert outbox.status().pending_commands == len(kept) == 10
+        assert outbox.status().sources[0].fault_counts == {"flow: doubled": 10}
+    assert [channel.name for channel in kept[0].header.channels] == ["flow", "flow.raw"]
+    delivered = [value for frame in kept for value in frame.values[1].tolist()]
+    assert delivered == list(range(100))
+    assert [value for frame in kept for value in frame.values[0].tolist()] == [
+        2 * value for value in delivered
+    ]

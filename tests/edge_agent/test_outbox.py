@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from domain.errors import Conflict, InvalidInput, NotFound, Unavailable
-from edge_agent import outbox as outbox_file
-from edge_agent.outbox import Outbox, PendingFrame, Rejection, inspect_outbox, open_outbox
+from edge_agent.outbox import Outbox, PendingFrame, Rejection, inspect_outbox, open_outbox, schema
+from edge_agent.outbox import faults as outbox_faults
+from edge_agent.outbox import file as outbox_file
 from edge_agent.readings import Position, RowFault
 
 BYTES_MAX = 10_000
@@ -99,7 +100,7 @@ def test_full_outbox_refuses_and_stays_as_it_is(tmp_path: Path) -> None:
 def test_full_disk_refuses_and_stays_as_it_is(tmp_path: Path) -> None:
     with open_outbox(tmp_path, 10**9) as outbox:
         adopt(outbox)
-        outbox._connection.execute("PRAGMA max_page_count = 40")
+        outbox.store.connection.execute("PRAGMA max_page_count = 40")
         with pytest.raises(Unavailable) as full:
             put_many(outbox, 1_000)
         assert full.value.code == "outbox.disk_full"
@@ -186,7 +187,7 @@ def test_faults_are_counted_once_however_often_their_rows_are_read(tmp_path: Pat
 def test_refused_rows_are_kept_up_to_a_bound_and_counted_beyond_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_file, "REFUSED_ROWS_MAX", 5)
+    monkeypatch.setattr(outbox_faults, "REFUSED_ROWS_MAX", 5)
     with open_outbox(tmp_path, BYTES_MAX) as outbox:
         adopt(outbox)
         for row in range(10):
@@ -260,8 +261,8 @@ def test_older_outbox_is_brought_up_to_date_with_its_frames(
     with open_outbox(tmp_path, BYTES_MAX) as outbox:
         adopt(outbox)
         outbox.put(frame(1), position(1))
-    newer = (*outbox_file._MIGRATIONS, "ALTER TABLE source ADD COLUMN colour TEXT;")
-    monkeypatch.setattr(outbox_file, "_MIGRATIONS", newer)
+    newer = (*schema.MIGRATIONS, "ALTER TABLE source ADD COLUMN colour TEXT;")
+    monkeypatch.setattr(schema, "MIGRATIONS", newer)
     with pytest.raises(InvalidInput) as refused, inspect_outbox(tmp_path):
         pass
     assert refused.value.code == "outbox.schema_older"
@@ -276,9 +277,9 @@ def test_migration_that_fails_changes_nothing(
 ) -> None:
     with open_outbox(tmp_path, BYTES_MAX) as outbox:
         adopt(outbox)
-    broken = (*outbox_file._MIGRATIONS, "ALTER TABLE source ADD COLUMN colour TEXT; NONSENSE;")
+    broken = (*schema.MIGRATIONS, "ALTER TABLE source ADD COLUMN colour TEXT; NONSENSE;")
     with monkeypatch.context() as patched:
-        patched.setattr(outbox_file, "_MIGRATIONS", broken)
+        patched.setattr(schema, "MIGRATIONS", broken)
         with pytest.raises(InvalidInput), open_outbox(tmp_path, BYTES_MAX):
             pass
     with open_outbox(tmp_path, BYTES_MAX) as outbox:

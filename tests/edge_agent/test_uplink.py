@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from opentelemetry import trace
@@ -22,10 +21,11 @@ from domain.asset_types import asset_type
 from domain.frame_checks import header_for
 from domain.frame_encoding import encode
 from domain.frames import build_frame
+from edge_agent.http_transport import RESPONSE_BYTES_MAX, open_http_transport, retry_after_s
 from edge_agent.outbox import Outbox, PendingFrame, open_outbox
 from edge_agent.readings import Position
 from edge_agent.settings import Settings
-from edge_agent.uplink import RESPONSE_BYTES_MAX, Backoff, Uplink, _retry_after_s
+from edge_agent.uplink import Backoff, Uplink
 from tests.edge_agent.frame_server import FrameServer, Verdict, serving, status
 
 SOURCES = ("pump-1", "pump-2")
@@ -65,8 +65,8 @@ def send(outbox: Outbox, chosen: Settings, until: Callable[[Uplink], bool]) -> U
     """Run the uplink until `until` holds."""
 
     async def run() -> Uplink:
-        async with httpx.AsyncClient(base_url=chosen.server_url, timeout=None) as client:
-            uplink = Uplink(outbox, client, chosen, asyncio.Event(), asyncio.Event())
+        async with open_http_transport(chosen) as transport:
+            uplink = Uplink(outbox, transport, chosen, asyncio.Event(), asyncio.Event())
             running = asyncio.create_task(uplink.run())
             while not until(uplink) and not running.done():  # noqa: ASYNC110 (another thread's)
                 await asyncio.sleep(0.002)
@@ -293,8 +293,8 @@ def test_pause_the_server_asks_for_is_kept(server: FrameServer, outbox: Outbox) 
 
     async def one_batch() -> float | None:
         chosen = settings(server)
-        async with httpx.AsyncClient(base_url=chosen.server_url) as client:
-            uplink = Uplink(outbox, client, chosen, asyncio.Event(), asyncio.Event())
+        async with open_http_transport(chosen) as transport:
+            uplink = Uplink(outbox, transport, chosen, asyncio.Event(), asyncio.Event())
             return await uplink.send_batch()
 
     assert asyncio.run(one_batch()) == 7.0
@@ -309,12 +309,12 @@ def test_request_carries_the_trace_it_belongs_to(server: FrameServer, outbox: Ou
 
 
 def test_pause_is_bounded_and_a_malformed_one_is_none() -> None:
-    assert _retry_after_s("999999999") == 3600.0
-    assert _retry_after_s("soon") == 0.0
-    assert _retry_after_s("") == 0.0
-    assert _retry_after_s("-5") == 0.0
-    assert _retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    assert _retry_after_s("Fri, 21 Oct 2129 07:28:00 GMT") == 3600.0
+    assert retry_after_s("999999999") == 3600.0
+    assert retry_after_s("soon") == 0.0
+    assert retry_after_s("") == 0.0
+    assert retry_after_s("-5") == 0.0
+    assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert retry_after_s("Fri, 21 Oct 2129 07:28:00 GMT") == 3600.0
 
 
 def test_pauses_grow_up_to_their_bound_and_differ() -> None:

@@ -1,0 +1,1 @@
+"""BACnet/IP: devices polled by ReadPropertyMultiple, and changes they tell by themselves (COV)."""

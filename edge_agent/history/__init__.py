@@ -1,0 +1,1 @@
+"""History that stands in tables: Parquet files and the answers of databases."""

@@ -1,0 +1,1 @@
+"""Modbus TCP and RTU as a connection of the agent: registers, polling, writing."""

@@ -1,0 +1,1 @@
+"""OPC UA as a connection of the agent: sessions, subscriptions, values, browsing."""

@@ -1,0 +1,1 @@
+"""Serial lines: frames cut from a stream of bytes, checked, and read by a declared format."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -13,6 +14,9 @@ HEADER_BYTES_MAX: Final = 32 * 1024
 HEADERS_MAX: Final = 100
 HEADERS_S_MAX: Final = 10.0
 """The headers of a request have to arrive within so long, counted from its first byte."""
+
+KERNEL_UNSENT_BYTES_MAX: Final = 128 * 1024
+"""Bytes that the kernel takes and has not sent: without a bound it holds megabytes a client."""
 
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -34,6 +38,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the first request."""
         super().connection_made(transport)
+        bound_unsent(transport)
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -106,3 +111,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write(_TOO_LARGE % (len(_BODY), _BODY))
             self.transport.close()
+
+
+def bound_unsent(transport: asyncio.BaseTransport) -> None:
+    """Have the kernel hold little for a client that reads slowly: `KERNEL_UNSENT_BYTES_MAX`."""
+    connection = transport.get_extra_info("socket")
+    option: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # not on every system
+    if option is None or connection is None:
+        return
+    if connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, option, KERNEL_UNSENT_BYTES_MAX)

@@ -20,7 +20,7 @@ from eventlog.database import CONNECTION_LOST, ConnectionLost
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.listener import POLL_S, Listener
-from eventlog.reading import ALL_EVENTS, EventFilter, Page, PayloadOf, read_page
+from eventlog.reading import ALL_EVENTS, POSITION_MAX, EventFilter, Page, PayloadOf, read_page
 from eventlog.window import Chunk, Window
 
 logger = logging.getLogger("heddle.eventlog")
@@ -42,10 +42,13 @@ RETRY_DELAY_S_MAX: Final = 5.0
 class _Follower:
     """Where a follower stands, and how to wake it while it waits for more."""
 
-    __slots__ = ("after", "payloads", "wanted", "woken")
+    __slots__ = ("after", "payloads", "up_to", "wanted", "woken")
 
-    def __init__(self, after: int, wanted: EventFilter, payloads: PayloadOf) -> None:
+    def __init__(
+        self, after: int, wanted: EventFilter, payloads: PayloadOf, up_to: int = POSITION_MAX
+    ) -> None:
         self.after = after
+        self.up_to = up_to
         self.wanted = wanted
         self.payloads = payloads
         if payloads is PayloadOf.ALL and not wanted.wants_frames:
@@ -111,8 +114,9 @@ class Tail:
         page_events: int = 200,
         payloads: PayloadOf = PayloadOf.ALL,
         retries_max: int | None = None,
+        up_to: int = POSITION_MAX,
     ) -> AsyncGenerator[RecordedEvent, None]:
-        """Yield every wanted event beyond `after`, once and in order, for ever.
+        """Yield every wanted event beyond `after`, once and in order, for ever or to `up_to`.
 
         Events may come with payloads that only other followers asked for. Close the generator
         (`contextlib.aclosing`) when done with it.
@@ -123,20 +127,25 @@ class Tail:
         retries_max : give up with one of `CONNECTION_LOST` when that many attempts in a row
             failed after the first; None never gives up. Following again beyond the last event
             that was yielded misses nothing
+        up_to : end once everything up to this position was yielded
 
         Raises
         ------
         Unavailable
             ``tail.closed``
         """
-        follower = _Follower(after, wanted, payloads)
+        follower = _Follower(after, wanted, payloads, up_to)
         self._needs[follower.payloads] += 1
         failures = 0
         try:
             while not self._closed:
+                if follower.after >= up_to:
+                    return
                 chunk = self._window.beyond(follower.after)
                 if chunk is not None and chunk.payloads.covers(follower.payloads):
                     for event in chunk.wanted(wanted, follower.after):
+                        if event.position > up_to:
+                            return
                         follower.after = event.position
                         yield event
                     if chunk.held:
@@ -159,6 +168,8 @@ class Tail:
                 failures = 0
                 if page is not None:
                     for event in page:
+                        if event.position > up_to:
+                            return
                         follower.after = event.position
                         yield event
                     follower.after = page.scanned_to
@@ -250,9 +261,11 @@ class Tail:
             self._offer(chunk, follower)
 
     def _offer(self, chunk: Chunk, follower: _Follower) -> None:
-        """Wake `follower` if there is something for it in `chunk`, else take it along."""
-        if not chunk.payloads.covers(follower.payloads) or any(
-            True for _ in chunk.wanted(follower.wanted, follower.after)
+        """Wake `follower` if `chunk` has something for it or is its last, else take it along."""
+        if (
+            chunk.last >= follower.up_to
+            or not chunk.payloads.covers(follower.payloads)
+            or any(True for _ in chunk.wanted(follower.wanted, follower.after))
         ):
             self._wake(follower)
         else:

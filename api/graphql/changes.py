@@ -18,7 +18,7 @@ from typing import Annotated, Final
 import strawberry
 
 from api.access.sight import StreamsInSight
-from api.graphql.context import OperationContext
+from api.graphql.context import OperationContext, Told
 from api.graphql.events.queries import position_after
 from api.graphql.events.subscriptions import follow_or_tell
 from api.graphql.events.types import CURSOR_KIND
@@ -116,9 +116,10 @@ async def changes(
     head = await tail.ledger.head()
     after = context.resume_after or after
     done = head if after is None else position_after(tail.ledger, after, head)
+    context.told = Told(done, done)
     in_sight = StreamsInSight(context.services.sights, context.identity)
     async with (
-        aclosing(follow_or_tell(tail, done, wanted, payloads)) as following,
+        aclosing(follow_or_tell(tail, done, wanted, payloads, context.up_to)) as following,
         aclosing(_Gathered(following, every_s)) as gathered,
     ):
         async for batch in gathered:
@@ -128,6 +129,7 @@ async def changes(
             await _reflected(context, projections, seen[-1].position, done)
             # What this operation has loaded so far was true before.
             context.forget()
+            context.told = Told(seen[0].position, seen[-1].position)
             yield Change(seen, tail.position)
             done = seen[-1].position
 
@@ -152,6 +154,8 @@ class _Gathered:
             waits_s = max(0.0, self._due_s - time.monotonic())
             if not (await asyncio.wait((coming,), timeout=waits_s))[0]:
                 break
+            if coming.exception() is not None:
+                break  # what came before the end is told before it
             batch.append(await self._next())
         self._due_s = time.monotonic() + self._every_s
         return batch

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import aclosing
 from typing import Any, Final, Protocol, cast
 
 from graphql import OperationType
@@ -29,10 +28,13 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
     SubscribeMessage,
 )
 
+from api.graphql.broadcast import Subscriptions
 from api.graphql.errors import current_trace_id, masked
-from api.graphql.operations import OperationRequest, Operations, Payload, refusal
+from api.graphql.messages import Batch
+from api.graphql.operations import OperationRequest, Operations, Payload, encode, refusal
 from api.graphql.preparation import DocumentRefused
 from api.headers import read_headers
+from api.websocket_protocol import FRAMES_EXTENSION, FrameProtocol
 from domain.errors import HeddleError, InvalidInput, NotAllowed
 
 logger = logging.getLogger("heddle.graphql")
@@ -59,6 +61,46 @@ class RunsOperations(Protocol):
     """What a socket asks of the endpoint that it was opened at."""
 
     operations: Operations
+    subscriptions: Subscriptions
+
+
+class FrameLine:
+    """The way of one operation over a socket that others may share."""
+
+    __slots__ = ("_id", "_is_closed", "protocol")
+
+    def __init__(self, protocol: FrameProtocol, operation_id: str) -> None:
+        self.protocol = protocol
+        self._id = encode(operation_id)
+        self._is_closed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client still listens."""
+        return not self._is_closed and self.protocol.is_open
+
+    def write(self, batch: Batch) -> bool:
+        """Write frames; return whether there is room for more, at once."""
+        if self._is_closed:
+            return False
+        if batch.is_copied:
+            return self.protocol.write_frames(batch.frames(self._id))
+        return self.protocol.write_parts(batch.parts(self._id))
+
+    async def room(self) -> None:
+        """Return once the client has taken enough.
+
+        Raises
+        ------
+        WebSocketDisconnected
+        """
+        await self.protocol.writable.wait()
+        if not self.is_open:
+            raise WebSocketDisconnected
+
+    def close(self) -> None:
+        """Write nothing more: the operation was completed by its client."""
+        self._is_closed = True
 
 
 class OperationsHandler(BaseGraphQLTransportWSHandler[Any, None]):
@@ -69,6 +111,10 @@ class OperationsHandler(BaseGraphQLTransportWSHandler[Any, None]):
     """
 
     _authorization: str | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._lines: dict[str, FrameLine] = {}
 
     async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
         """Let the client in, or close with 4403."""
@@ -109,6 +155,13 @@ class OperationsHandler(BaseGraphQLTransportWSHandler[Any, None]):
             return
         await super().handle_subscribe(message)
 
+    async def cleanup_operation(self, operation_id: str) -> None:
+        """End an operation: nothing is told under its id from here on."""
+        line = self._lines.pop(operation_id, None)
+        if line is not None:
+            line.close()
+        await super().cleanup_operation(operation_id)
+
     async def run_operation(self, operation: Operation[Any, None]) -> None:
         """Run one operation to its end."""
         try:
@@ -147,12 +200,12 @@ class OperationsHandler(BaseGraphQLTransportWSHandler[Any, None]):
         )
         if prepared.type is not OperationType.SUBSCRIPTION:
             return await self._send(operation, await operations.execute(prepared))
-        stream = operations.stream(prepared)
-        async with aclosing(operations.while_valid(stream, identity)) as payloads:
-            async for payload in payloads:
-                if (refused := await self._send(operation, payload)) is not None:
-                    return refused
-        return None
+        line = self._lines[operation.id] = FrameLine(self._protocol, operation.id)
+        try:
+            return await cast("RunsOperations", self.view).subscriptions.serve(prepared, line)
+        finally:
+            if self._lines.get(operation.id) is line:
+                del self._lines[operation.id]
 
     def _asked_by(self) -> tuple[dict[str, str], str | None]:
         """Return the headers that say who asks, and where the connection comes from."""
@@ -169,6 +222,11 @@ class OperationsHandler(BaseGraphQLTransportWSHandler[Any, None]):
             {"id": operation.id, "type": "next", "payload": cast("Any", payload)}
         )
         return None
+
+    @property
+    def _protocol(self) -> FrameProtocol:
+        extensions = cast("TextAdapter", self.websocket).ws.scope["extensions"]
+        return cast("FrameProtocol", extensions[FRAMES_EXTENSION])
 
     @property
     def _operations(self) -> Operations:

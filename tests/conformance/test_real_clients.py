@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 EVENTS = 2_000
 CUTS = 40
 CUTS_SEEN_MIN = 30
+START_S_MAX = 60.0
 PAYLOAD = b'{"asset_id":"pump-1","setpoint":"flow","value":0.001}'
 
 
@@ -32,6 +33,7 @@ class BadLine:
     def __init__(self, host: str, port: int) -> None:
         self._to = (host, port)
         self._open: set[asyncio.StreamWriter] = set()
+        self.was_used = asyncio.Event()
         self.port = 0
 
     @asynccontextmanager
@@ -52,6 +54,7 @@ class BadLine:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         beyond, onwards = await asyncio.open_connection(*self._to)
         self._open.add(writer)
+        self.was_used.set()
         ways = [
             asyncio.create_task(_forward(reader, onwards)),
             asyncio.create_task(_forward(beyond, writer)),
@@ -93,6 +96,8 @@ async def test_client_on_a_bad_line_gets_every_event_once_and_in_order(
                 own_server.cursor(0),
             )
         )
+        async with asyncio.timeout(START_S_MAX):
+            await line.was_used.wait()  # Node takes its time to begin
         cuts = 0
         recorded = 0
         while recorded < EVENTS:

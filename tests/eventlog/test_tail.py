@@ -8,7 +8,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -597,6 +597,56 @@ async def test_payloads_are_read_once_and_only_for_whom_they_matter(
             assert await coming == 6
     assert reads.payloads == [PayloadOf.NONE, PayloadOf.FACTS, PayloadOf.FACTS, PayloadOf.ALL]
     assert reads.own == 1
+
+
+@pytest.mark.parametrize("in_window", [True, False])
+@pytest.mark.parametrize(
+    ("after", "up_to", "streams", "expected"),
+    [
+        (0, 4, (), [1, 2, 3, 4]),
+        (2, 7, ("asset:a",), [3, 5, 7]),
+        (2, 8, ("asset:a",), [3, 5, 7]),  # where nothing wanted is the last of it
+        (0, 10, ("asset:nobody",), []),
+        (4, 4, (), []),
+        (6, 4, (), []),
+    ],
+)
+async def test_a_follower_ends_where_it_was_told_to(
+    tail: Tail,
+    in_window: bool,
+    after: int,
+    up_to: int,
+    streams: tuple[str, ...],
+    expected: list[int],
+) -> None:
+    async with AsyncExitStack() as stack:
+        if in_window:  # somebody else has it read
+            other = await stack.enter_async_context(aclosing(tail.follow(0)))
+            reading = asyncio.create_task(followed_next(other))
+            await until_followed(tail, 1)
+        for n in range(10):
+            await tail.ledger.append([fact(n, f"asset:{'ab'[n % 2]}")])
+        if in_window:
+            await reading
+        wanted = EventFilter(streams=streams)
+        async with asyncio.timeout(PATIENCE_S):
+            following = tail.follow(after, wanted=wanted, up_to=up_to, page_events=3)
+            assert [event.position async for event in following] == expected
+
+
+async def test_a_follower_that_ends_beyond_the_log_waits_for_it(tail: Tail) -> None:
+    async def follow(streams: tuple[str, ...]) -> list[int]:
+        wanted = EventFilter(streams=streams)
+        return [event.position async for event in tail.follow(0, wanted=wanted, up_to=3)]
+
+    some, none = (asyncio.create_task(follow((name,))) for name in ("asset:a", "asset:nobody"))
+    await until_followed(tail, 2)
+    for n in range(4):
+        assert n == 3 or not none.done()
+        await tail.ledger.append([fact(n, "asset:a")])
+    async with asyncio.timeout(PATIENCE_S):
+        assert await some == [1, 2, 3]
+        assert await none == []
 
 
 async def test_a_follower_of_a_closed_tail_is_told(ledger: Ledger, database_url: str) -> None:

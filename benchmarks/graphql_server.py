@@ -20,7 +20,7 @@ from typing import Any, Final
 import orjson
 import uvicorn
 import uvloop
-from opentelemetry import trace
+from opentelemetry import trace as tracing
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from starlette.applications import Starlette
@@ -40,11 +40,16 @@ from domain.events import format_time
 from eventlog.database import Pool, create_pool
 from eventlog.ledger import Ledger
 from projections.readings import POINTS_MAX, read_columns
+from projections.thread import ThreadProjection
+from projections.trace import trace
+from projections.traced import Direction
 from projections.twins import AssetRow, TwinProjection, list_assets, twins_by_asset_id
 
 LEDGER: Final = "plant-1"
 ASSETS: Final = 100
 START_S_MAX: Final = 60.0
+THREAD_LOT: Final = "LOT-1"
+THREAD_NODES: Final = 1_000
 READ_ASSET: Final = "pump-000"
 READ_CHANNEL: Final = "flow"
 READ_FROM: Final = "2023-11-14T22:13:20Z"
@@ -67,10 +72,11 @@ async def _heddle(
 ) -> Any:
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(_Dropped()))
-    trace.set_tracer_provider(provider)
+    tracing.set_tracer_provider(provider)
     services = await stack.enter_async_context(open_services(settings, database_url))
     head = await services.ledger.head()
-    await services.runners[TwinProjection.name].wait_for(head, START_S_MAX)
+    for name in (TwinProjection.name, ThreadProjection.name):
+        await services.runners[name].wait_for(head, START_S_MAX)
     if memory:
         rows = await list_assets(services.ledger, first=ASSETS + 1)
 
@@ -117,6 +123,31 @@ async def _bare(database_url: str, memory: bool) -> Any:
         }
         return {"data": {"asset": {"readings": [answer]}}}
 
+    async def thread() -> object:
+        traced = await trace(
+            ledger, [f"lot:{THREAD_LOT}"], direction=Direction.FORWARD, nodes_max=THREAD_NODES
+        )
+        nodes = [
+            {
+                "key": node.key,
+                "kind": node.kind.name,
+                "state": node.state.name,
+                "depth": node.depth,
+                "firstPosition": node.first_position,
+            }
+            for node in traced.nodes
+        ]
+        links = [
+            {
+                "kind": edge.kind.name,
+                "cause": edge.cause,
+                "effect": edge.effect,
+                "position": edge.position,
+            }
+            for edge in traced.edges
+        ]
+        return {"data": {"trace": {"nodes": nodes, "links": links}}}
+
     return Starlette(
         routes=[
             Route(path, _answering(make), methods=["POST"])
@@ -124,6 +155,7 @@ async def _bare(database_url: str, memory: bool) -> Any:
                 ("/trivial", trivial),
                 ("/assets", assets),
                 ("/twins", twins),
+                ("/thread", thread),
                 ("/readings", readings),
             )
         ]

@@ -17,7 +17,8 @@ import asyncio
 import inspect
 import keyword
 import re
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any, Final, cast
 
 from graphql import (
@@ -26,30 +27,41 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLEnumType,
+    GraphQLError,
     GraphQLField,
     GraphQLLeafType,
     GraphQLObjectType,
     GraphQLOutputType,
     GraphQLSchema,
     InlineFragmentNode,
+    OperationDefinitionNode,
     SelectionSetNode,
     Undefined,
+    default_field_resolver,
+    default_type_resolver,
+    get_variable_values,
     is_leaf_type,
     is_list_type,
     is_non_null_type,
     is_object_type,
 )
+from graphql.execution.collect_fields import FragmentDetails
 from graphql.execution.executor_throwing_on_incremental import ExecutorThrowingOnIncremental
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types import Info
 
-from api.graphql.fields import LOADS
+from api.graphql.direct import DirectResolvers
+from api.graphql.fields import LOADS, ROW, ROWS, Many, Row
+from api.graphql.kept_text import KeptTexts
+from api.graphql.relay import Connection, Page
 
 COMPILE_AFTER_HITS: Final = 3
 SHAPES_MAX: Final = 100
 """Selections of one document that functions are generated for; the rest is walked as ever."""
 
 NESTING_MAX: Final = 12
+
+_NOTHING: Final = cast("Any", get_variable_values(GraphQLSchema(), (), {}))
 
 _NAME: Final = re.compile(r"[_A-Za-z][_0-9A-Za-z]*")
 
@@ -65,14 +77,16 @@ class _Run:
     """One completion under way: what its objects still wait for.
 
     Each entry of `pending` is an answer's dict, the key to fill, the coroutine that brings the
-    value, what completes that, and whether it may be null.
+    value, what completes that, and whether it may be null. `batches` are answers and the objects
+    that they tell, by what brings one value for each of them at once.
     """
 
-    __slots__ = ("_executor", "_infos", "_path", "pending")
+    __slots__ = ("_executor", "_infos", "_path", "batches", "pending")
 
     def __init__(self, executor: CompiledExecutor, path: Any) -> None:
         self._executor = executor
         self._path = path
+        self.batches: dict[_Batch, list[tuple[dict[str, Any], Any]]] = {}
         self._infos: dict[int, Info[Any, Any]] = {}
         self.pending: list[tuple[dict[str, Any], str, Any, Complete, bool]] = []
 
@@ -89,7 +103,10 @@ class _Run:
 
     async def settle(self) -> None:
         """Fill in what is waited for, and what that waits for in turn."""
-        while self.pending:
+        while self.pending or self.batches:
+            batches, self.batches = self.batches, {}
+            for batch, entries in batches.items():
+                await batch.fill(entries, self._executor.context_value, self)
             pending, self.pending = self.pending, []
             values = await _run_side_by_side([entry[2] for entry in pending])
             for (answer, key, _, complete, nullable), value in zip(pending, values, strict=True):
@@ -99,6 +116,33 @@ class _Run:
         """Close what was never started."""
         for entry in self.pending:
             entry[2].close()
+
+
+class _Batch:
+    """A field whose values are loaded for many objects at once."""
+
+    __slots__ = ("_complete", "_key", "_load", "_nullable")
+
+    def __init__(
+        self,
+        key: str,
+        load: Callable[[Any, list[Any]], Awaitable[list[Any]]],
+        complete: Complete,
+        nullable: bool,
+    ) -> None:
+        self._key = key
+        self._load = load
+        self._complete = complete
+        self._nullable = nullable
+
+    async def fill(
+        self, entries: list[tuple[dict[str, Any], Any]], context: Any, run: _Run
+    ) -> None:
+        """Put the field's value into the answer of each of `entries`."""
+        values = await self._load(context, [entry[1] for entry in entries])
+        key, complete, nullable = self._key, self._complete, self._nullable
+        for (answer, _), value in zip(entries, values, strict=True):
+            answer[key] = None if value is None and nullable else complete(value, run)
 
 
 async def _run_side_by_side(coroutines: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
@@ -136,14 +180,31 @@ async def _run_side_by_side(coroutines: Sequence[Coroutine[Any, Any, Any]]) -> l
 
 
 class Plan:
-    """The generated functions of one document; made when a field is first completed."""
+    """The generated functions of one document; made when a field is first completed.
 
-    def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
+    Parameters
+    ----------
+    texts : keeps the text of rows; None: nobody does
+    resolvers : those of the schema that can be called as what they are
+    """
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        document: DocumentNode,
+        texts: KeptTexts | None = None,
+        resolvers: DirectResolvers | None = None,
+    ) -> None:
         self._schema = schema
-        self._fragments = {
+        self._texts = texts
+        self.resolvers = resolvers
+        self.fragment_definitions = {
             node.name.value: node
             for node in document.definitions
             if isinstance(node, FragmentDefinitionNode)
+        }
+        self.fragment_details = {
+            name: FragmentDetails(node) for name, node in self.fragment_definitions.items()
         }
         self._made: dict[tuple[int, int], Complete | None] = {}
 
@@ -159,7 +220,8 @@ class Plan:
             made = None
             if len(self._made) < SHAPES_MAX:
                 try:
-                    made = _Generator(self._schema, self._fragments).completion(type_, node, 0)
+                    generator = _Generator(self._schema, self.fragment_definitions, self._texts)
+                    made = generator.completion(type_, node, 0)
                 except NotPlain:
                     made = None
             self._made[key] = made
@@ -172,6 +234,35 @@ class CompiledExecutor(ExecutorThrowingOnIncremental):
     def __init__(self, *arguments: Any, plan: Plan, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.plan = plan
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        schema: GraphQLSchema,
+        definition: OperationDefinitionNode,
+        context: Any,
+        variables: dict[str, Any] | None,
+    ) -> CompiledExecutor | list[GraphQLError]:
+        """Return what `build` does for an operation of the plan's document, known to be valid."""
+        declared = definition.variable_definitions or ()
+        values = get_variable_values(schema, declared, variables or {}) if declared else _NOTHING
+        if isinstance(values, list):
+            return values
+        return cls(
+            schema,
+            plan.fragment_definitions,
+            plan.fragment_details,
+            None,
+            context,
+            definition,
+            values,
+            default_field_resolver,
+            default_type_resolver,
+            default_field_resolver,
+            middleware_manager=plan.resolvers,
+            plan=plan,
+        )
 
     def complete_list_value(
         self,
@@ -227,7 +318,9 @@ class CompiledExecutor(ExecutorThrowingOnIncremental):
         except Exception:
             run.drop()
             return walk(*arguments)  # it is told as the standard has it
-        return self._settled(answer, run, walk, arguments) if run.pending else answer
+        if run.pending or run.batches:
+            return self._settled(answer, run, walk, arguments)
+        return answer
 
     async def _settled(
         self, answer: Any, run: _Run, walk: Callable[..., Any], arguments: tuple[Any, ...]
@@ -247,9 +340,33 @@ class CompiledExecutor(ExecutorThrowingOnIncremental):
 class _Generator:
     """Generates the functions of one field's selection, from the innermost one outwards."""
 
-    def __init__(self, schema: GraphQLSchema, fragments: dict[str, FragmentDefinitionNode]) -> None:
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        fragments: dict[str, FragmentDefinitionNode],
+        texts: KeptTexts | None,
+    ) -> None:
         self._schema = schema
         self._fragments = fragments
+        self._texts = texts
+        self._of_rows = False
+        self._reads_only = True
+        """Whether all that was generated since looks at nothing but what it is given."""
+
+    def row_completion(
+        self, type_: GraphQLOutputType, node: FieldNode, depth: int
+    ) -> Complete | None:
+        """Return what completes the row that a value of `type_` is made of; None where none does.
+
+        So no object is made for the fields that are planned.
+        """
+        outside, self._of_rows = self._of_rows, True
+        try:
+            return self.completion(type_, node, depth)
+        except NotPlain:
+            return None
+        finally:
+            self._of_rows = outside
 
     def completion(self, type_: GraphQLOutputType, node: FieldNode, depth: int) -> Complete:
         """Return what completes a value of `type_` that is not null.
@@ -293,7 +410,15 @@ class _Generator:
         definition = (type_.extensions or {}).get(GraphQLCoreConverter.DEFINITION_BACKREF)
         if definition is None or definition.origin is None:
             raise NotPlain
-        names: dict[str, Any] = {"cls": definition.origin, "NotPlain": NotPlain}
+        is_page = issubclass(definition.origin, Connection)
+        # Pages are made of the class itself, whatever they are pages of.
+        made_of = Connection if is_page else definition.origin
+        row: Row | None = getattr(definition.origin, ROW, None) if self._of_rows else None
+        if row is not None:
+            made_of = row.made_of
+        elif self._of_rows:
+            raise NotPlain
+        names: dict[str, Any] = {"cls": made_of, "NotPlain": NotPlain}
         lines = ["def complete(o, run):", " if o.__class__ is not cls: raise NotPlain"]
         members: list[str] = []
         loading: list[str] = []
@@ -309,11 +434,16 @@ class _Generator:
             field = self._schema.get_field(type_, node.name.value)
             if field is None:
                 raise NotPlain
+            if is_page and node.name.value == "nodes":
+                names[f"k{n}"] = self._kept_nodes(field, node, depth)
+                lines.append(f" v{n} = k{n}(o, run)")
+                members.append(f'"{key}": v{n}')
+                continue
             if _loads(field):
                 loading.append(self._loading(type_, field, node, n, key, names, depth))
                 members.append(f'"{key}": None')
                 continue
-            lines += self._lines(field, node, n, names, depth)
+            lines += self._lines(field, node, n, names, depth, row)
             members.append(f'"{key}": v{n}')
         lines.append(f" d = {{{', '.join(members)}}}")
         lines += loading
@@ -332,7 +462,20 @@ class _Generator:
         depth: int,
     ) -> str:
         """Return the line that has a field wait for what its resolver loads."""
+        self._reads_only = False
         resolve, told = _resolver(field, node, asynchronous=True)
+        many = _loads(field)
+        if isinstance(many, Many):
+            of_row = self.row_completion(field.type, node, depth + 1)
+            if of_row is not None:
+                load = many.rows_of_rows if self._of_rows else many.rows
+                complete = of_row
+            elif self._of_rows:
+                raise NotPlain
+            else:
+                load, complete = many.objects, self.completion(field.type, node, depth + 1)
+            names[f"b{n}"] = _Batch(key, load, complete, not is_non_null_type(field.type))
+            return f" run.batches.setdefault(b{n}, []).append((d, o))"
 
         def start(value: Any, run: _Run) -> Any:
             return resolve(value, **{told: run.info(type_, field, node)})
@@ -343,14 +486,35 @@ class _Generator:
         return f' run.pending.append((d, "{key}", r{n}(o, run), c{n}, {nullable}))'
 
     def _lines(
-        self, field: GraphQLField, node: FieldNode, n: int, names: dict[str, Any], depth: int
+        self,
+        field: GraphQLField,
+        node: FieldNode,
+        n: int,
+        names: dict[str, Any],
+        depth: int,
+        row: Row | None,
     ) -> Iterator[str]:
         """Yield the lines that put the completed value of a field into ``v<n>``."""
         attribute = _attribute(field)
-        if attribute is not None and not node.arguments:
+        if row is not None:
+            name = _python_name(field)
+            if node.arguments or name not in row.same:
+                raise NotPlain
+            read = row.same[name]
+            if read is not None:
+                names[f"r{n}"] = read
+            yield f" v{n} = o.{name}" if read is None else f" v{n} = r{n}(o)"
+        elif attribute is not None and not node.arguments:
             yield f" v{n} = o.{attribute}"
         else:
+            self._reads_only = False
             names[f"r{n}"], _ = _resolver(field, node, asynchronous=False)
+            rows = _metadata(field).get(ROWS)
+            of_rows = None if rows is None else self.row_completion(field.type, node, depth + 1)
+            if of_rows is not None:
+                names[f"r{n}"], names[f"c{n}"] = rows, of_rows
+                yield f" v{n} = c{n}(r{n}(o), run)"
+                return
             yield f" v{n} = r{n}(o)"
         nullable = not is_non_null_type(field.type)
         named = field.type if nullable else cast("Any", field.type).of_type
@@ -359,7 +523,11 @@ class _Generator:
         else:
             names[f"c{n}"], given = self.completion(named, node, depth + 1), f"v{n}, run"
         plain = _PLAIN.get(named.name) if is_leaf_type(named) else None
-        if plain is not None:
+        if isinstance(named, GraphQLEnumType):
+            names[f"e{n}"], names[f"m{n}"] = _members(named)
+            null = f"if v{n} is not None: " if nullable else ""
+            yield f" {null}v{n} = m{n}[v{n}._name_] if v{n}.__class__ is e{n} else c{n}(v{n})"
+        elif plain is not None:
             # What is of the very class that goes out needs no call.
             test = plain.replace("V", f"v{n}")
             null = f"v{n} is not None and " if nullable else ""
@@ -368,6 +536,29 @@ class _Generator:
             yield f" if v{n} is not None: v{n} = c{n}({given})"
         else:
             yield f" v{n} = c{n}({given})"
+
+    def _kept_nodes(self, field: GraphQLField, node: FieldNode, depth: int) -> Complete:
+        """Return what completes the nodes of a page, if it can from texts that were kept."""
+        self._reads_only = True
+        listed = cast("Any", field.type).of_type
+        of_list = self.completion(listed, node, depth + 1)
+        texts = self._texts.selection() if self._texts and self._reads_only else None
+        of_row = self.row_completion(listed.of_type, node, depth + 2)
+        of_item = self.completion(listed.of_type, node, depth + 2)
+        self._reads_only = False
+
+        def of_page(page: Any, run: _Run) -> Any:
+            made_of = Page.behind(page)
+            if made_of is None or made_of.kept_by is None or (of_row is None and texts is None):
+                return of_list(page.nodes, run)
+            tell = made_of.node
+            rows = made_of.rows[: made_of.first]
+            if texts is None:
+                assert of_row is not None, "asked before"
+                return [of_row(row, run) for row in rows]
+            return texts.of(rows, made_of.kept_by, lambda row: of_item(tell(row), run))
+
+        return of_page
 
     def _fields(
         self, type_: GraphQLObjectType, selections: SelectionSetNode
@@ -421,11 +612,17 @@ def _of_leaf(type_: GraphQLLeafType) -> Convert:
 
     if not isinstance(type_, GraphQLEnumType):
         return of_leaf
+    enum, members = _members(type_)
+    return {member: members[member.name] for member in enum}.__getitem__
+
+
+def _members(type_: GraphQLEnumType) -> tuple[type[Enum], dict[str, Any]]:
+    """Return the class behind `type_`, and what goes out for each of its members, by name."""
     definition = (type_.extensions or {}).get(GraphQLCoreConverter.DEFINITION_BACKREF)
     if definition is None:
         raise NotPlain
-    members = {member: of_leaf(member) for member in definition.wrapped_cls}
-    return members.__getitem__
+    enum: type[Enum] = definition.wrapped_cls
+    return enum, {member.name: type_.coerce_output_value(member) for member in enum}
 
 
 def _attribute(field: GraphQLField) -> str | None:
@@ -437,9 +634,19 @@ def _attribute(field: GraphQLField) -> str | None:
     return name if name.isidentifier() and not keyword.iskeyword(name) else None
 
 
-def _loads(field: GraphQLField) -> bool:
+def _python_name(field: GraphQLField) -> str:
     definition = (field.extensions or {}).get(GraphQLCoreConverter.DEFINITION_BACKREF)
-    return definition is not None and bool(definition.metadata.get(LOADS))
+    return "" if definition is None else str(definition.python_name)
+
+
+def _loads(field: GraphQLField) -> Any:
+    """Return whether the resolver of `field` awaits loaders alone, or what does so for many."""
+    return _metadata(field).get(LOADS)
+
+
+def _metadata(field: GraphQLField) -> Mapping[Any, Any]:
+    definition = (field.extensions or {}).get(GraphQLCoreConverter.DEFINITION_BACKREF)
+    return {} if definition is None else definition.metadata
 
 
 def _resolver(

@@ -20,14 +20,15 @@ from graphql import (
     execute,
     subscribe,
 )
-from opentelemetry import propagate, trace
+from opentelemetry import propagate
 
 from api.access.identity import Identity
 from api.access.requirements import Requirements, check
-from api.access.validity import may_end, while_valid
 from api.graphql.compiled import COMPILE_AFTER_HITS, CompiledExecutor, Plan
 from api.graphql.context import OperationContext
+from api.graphql.direct import DirectResolvers
 from api.graphql.errors import extensions_of, told
+from api.graphql.kept_text import KeptTexts
 from api.graphql.limits import too_costly
 from api.graphql.preparation import (
     Document,
@@ -40,7 +41,7 @@ from api.graphql.trusted import TrustedDocuments, check_hash, hash_of
 from api.metrics import OperationMetrics
 from api.services import Services
 from api.throttle import TokenBuckets
-from api.tracing import TRACEPARENT_HEADER, is_tracing
+from api.tracing import TRACEPARENT_HEADER, RecordedSpan, is_tracing
 from domain.errors import HeddleError, InvalidInput, NotAllowed, Unavailable
 
 CHECKED_AT_ONCE_CHARACTERS: Final = 2_000
@@ -53,7 +54,6 @@ CHARACTERS_A_COST: Final = 10
 """A document that was not kept from before is charged by its length: checking it takes longest."""
 
 logger = logging.getLogger("heddle.graphql")
-tracer = trace.get_tracer("heddle.graphql")
 
 Payload = dict[str, Any]
 
@@ -141,6 +141,8 @@ class Operations:
         self._trusted = TrustedDocuments.of(self._settings.trusted_documents)
         self._buckets = TokenBuckets(self._settings.graphql_rate, self._settings.graphql_burst)
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE_MAX)
+        self.texts = KeptTexts(encode)
+        self._resolvers = DirectResolvers(self._core)
         self.metrics: OperationMetrics | None = None
         self.compile_after = COMPILE_AFTER_HITS
 
@@ -205,19 +207,12 @@ class Operations:
             raise DocumentRefused(too_costly(cost, limit), parsed=True)
         self._buckets.take(client, cost)
         context = OperationContext(self._services, identity, prepared.document, peer)
+        context.operations = self
         return Operation(request, prepared, context, headers, cost)
 
     def told_cost(self, operation: Operation) -> dict[str, int]:
         """Return what a client is told about the cost of `operation`."""
         return {"requested": operation.cost, "limit": self._settings.graphql_cost_max}
-
-    def while_valid(
-        self, payloads: AsyncGenerator[Payload, None], identity: Identity
-    ) -> AsyncGenerator[Payload, None]:
-        """Return `payloads` until `identity` ends, which ends them with ``access.expired``."""
-        if not may_end(identity):
-            return payloads
-        return while_valid(payloads, self._services.authenticator, identity)
 
     def _check_rights(self, prepared: Prepared, identity: Identity) -> None:
         """Raise `NotAllowed` unless `identity` may ask for every field of `prepared`."""
@@ -256,6 +251,8 @@ class Operations:
         started_s = time.perf_counter()
         try:
             with _traced(operation):
+                if operation.prepared.answer is not None:
+                    return dict(operation.prepared.answer)
                 return await self._within_time(operation)
         finally:
             self._account(operation, time.perf_counter() - started_s)
@@ -295,8 +292,6 @@ class Operations:
         A client's tool asks for all of the schema at once, which takes longer than others may wait.
         """
         prepared = operation.prepared
-        if prepared.answer is not None:
-            return dict(prepared.answer)
         variables = operation.request.variables
         async with self._checks:
             result = await asyncio.to_thread(
@@ -330,20 +325,22 @@ class Operations:
             )
         else:
             result = self._with_plan(operation)
-        return _payload(await result if inspect.isawaitable(result) else result)
+        payload = _payload(await result if inspect.isawaitable(result) else result)
+        if prepared.is_constant:
+            prepared.answer = payload
+        return payload
 
     def _with_plan(self, operation: Operation) -> Any:
         """Execute an operation that is asked for often with generated functions."""
         prepared = operation.prepared
         if prepared.plan is None:
-            prepared.plan = Plan(self._core, prepared.document)
-        executor = CompiledExecutor.build(
+            prepared.plan = Plan(self._core, prepared.document, self.texts, self._resolvers)
+        executor = CompiledExecutor.of(
+            prepared.plan,
             self._core,
-            prepared.document,
-            context_value=operation.context,
-            raw_variable_values=operation.request.variables,
-            operation_name=prepared.name,
-            plan=prepared.plan,
+            prepared.definition,
+            operation.context,
+            operation.request.variables,
         )
         if isinstance(executor, list):
             return ExecutionResult(None, executor)
@@ -377,15 +374,16 @@ def _traced(operation: Operation) -> AbstractContextManager[object]:
     if TRACEPARENT_HEADER not in operation.headers and not is_tracing():
         return nullcontext()
     prepared = operation.prepared
-    return tracer.start_as_current_span(
-        f"graphql {operation.type.value} {prepared.name or 'anonymous'}",
-        context=propagate.extract(operation.headers),
-        attributes={
-            "graphql.operation.type": operation.type.value,
+    kind = prepared.definition.operation.value
+    return RecordedSpan(
+        f"graphql {kind} {prepared.name or 'anonymous'}",
+        {
+            "graphql.operation.type": kind,
             "graphql.operation.name": prepared.name or "",
             "graphql.document.sha256": prepared.source_sha256,
             "heddle.cost": operation.cost,
         },
+        propagate.extract(operation.headers) if TRACEPARENT_HEADER in operation.headers else None,
     )
 
 

@@ -63,7 +63,8 @@ class Prepared:
     hits : how often it was asked for
     only_introspects : whether all that it asks for is the schema
     plan : functions generated for it, once it was asked for often (`compiled.Plan`)
-    answer : of an operation that only introspects and has no variables
+    is_constant : whether it asks for nothing but the name of its root type
+    answer : of an operation whose answer is the same each time, once it was executed
     """
 
     schema: GraphQLSchema
@@ -73,6 +74,7 @@ class Prepared:
     required: frozenset[Right] | None = None
     hits: int = 0
     only_introspects: bool = False
+    is_constant: bool = False
     plan: Any = None
     answer: Mapping[str, Any] | None = None
     _size_variables: tuple[str, ...] | None = None
@@ -126,6 +128,7 @@ class Document:
                 definition,
                 self.source_sha256,
                 only_introspects=self._only_introspects(definition),
+                is_constant=_is_constant(definition),
             )
         return found
 
@@ -251,6 +254,13 @@ def operation_of(document: DocumentNode, name: str | None) -> OperationDefinitio
             hint="say with operationName which one to execute",
         ),
         parsed=True,
+    )
+
+
+def _is_constant(definition: OperationDefinitionNode) -> bool:
+    return not (definition.directives or definition.variable_definitions) and all(
+        isinstance(node, FieldNode) and node.name.value == "__typename" and not node.directives
+        for node in definition.selection_set.selections
     )
 
 

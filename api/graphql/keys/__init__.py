@@ -1,0 +1,1 @@
+"""API keys: who lets agents and integrations in, and as what."""

@@ -160,8 +160,8 @@ async def _revoke(key_id: str, reason: str, ledger_name: str | None, *, as_json:
         revoked = await revoke_key(
             ledger, key_id, reason=reason, revoked_by=_who(), now=datetime.now(UTC)
         )
-    told = f"key {key_id} {'is revoked' if revoked else 'was revoked before'}"
-    typer.echo(json.dumps({"key_id": key_id, "revoked": revoked}) if as_json else told)
+    told = f"key {key_id} {'was revoked before' if revoked is None else 'is revoked'}"
+    typer.echo(json.dumps({"key_id": key_id, "revoked": revoked is not None}) if as_json else told)
 
 
 def _told(key: ApiKey) -> dict[str, Any]:

@@ -15,17 +15,20 @@ from starlette.routing import Route
 
 from api.access.guard import anybody, identify, readers_of_everything
 from api.access.rights import Right
+from api.agent_stream import AgentStreams, agent_routes
 from api.documents_route import document_routes
 from api.evidence_route import evidence_routes
 from api.exports.endpoint import export_routes
 from api.gateway import EXCEPTION_HANDLERS, Gateway
 from api.graphql.endpoint import GraphQLEndpoint, graphql_routes
+from api.graphql.subscription_metrics import SubscriptionMetrics
 from api.ingest import IngestEndpoint
 from api.metrics import MetricsEndpoint, OperationMetrics, ServerState
 from api.services import Services, utc_now
 from api.settings import ServerSettings
 from api.tracing import is_tracing, note_statement
 from api.transparency import open_signer, transparency_routes
+from api.webhooks.dispatcher import WebhookDispatcher
 from domain.errors import HeddleError
 from eventlog.database import CONNECTION_LOST, create_pool
 from eventlog.ledger import Ledger
@@ -48,6 +51,7 @@ from projections.runner import Projection, ProjectionRunner
 from projections.thread import ThreadProjection
 from projections.twin_history import TwinHistoryProjection
 from projections.twins import TwinProjection
+from projections.webhooks import WebhookProjection
 from projections.work_order_policy import WorkOrderPolicy
 
 READINESS_TIMEOUT_S: Final = 2.0
@@ -71,6 +75,7 @@ def projections() -> list[Projection]:
         MaintenanceProjection(),
         ProductionProjection(),
         QualityProjection(),
+        WebhookProjection(),
     ]
 
 
@@ -108,6 +113,7 @@ def create_app(services: Services) -> Application:
     """Return the ASGI application that serves `services`."""
     health = HealthEndpoints(services)
     graphql = GraphQLEndpoint(services)
+    agents = AgentStreams(services)
     public = services.settings.transparency_public
     known = readers_of_everything(services)
     registry = CollectorRegistry()
@@ -115,6 +121,8 @@ def create_app(services: Services) -> Application:
         ServerState(services, lambda: graphql.http.in_flight, lambda: len(graphql.sockets))
     )
     graphql.operations.metrics = OperationMetrics(registry)
+    registry.register(SubscriptionMetrics(graphql.subscriptions, graphql.unsent_bytes))
+    webhooks = WebhookDispatcher(services, graphql.operations, registry)
     starlette = Starlette(
         routes=[
             Route("/", lambda _: RedirectResponse("/graphql"), methods=["GET"]),
@@ -122,6 +130,7 @@ def create_app(services: Services) -> Application:
             Route("/readyz", health.ready, methods=["GET"]),
             Route("/metrics", MetricsEndpoint(registry, known).__call__, methods=["GET"]),
             Route("/v1/frames", IngestEndpoint(services).__call__, methods=["POST"]),
+            *agent_routes(agents),
             *document_routes(services),
             *evidence_routes(services),
             *export_routes(services),
@@ -134,23 +143,31 @@ def create_app(services: Services) -> Application:
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
-    return Application(starlette, graphql, services.settings)
+    return Application(starlette, graphql, services.settings, webhooks, agents)
 
 
 class Application(Gateway):
     """The server's ASGI application, and how it goes down."""
 
     def __init__(
-        self, starlette: Starlette, graphql: GraphQLEndpoint, settings: ServerSettings
+        self,
+        starlette: Starlette,
+        graphql: GraphQLEndpoint,
+        settings: ServerSettings,
+        webhooks: WebhookDispatcher,
+        agents: AgentStreams,
     ) -> None:
         super().__init__(starlette, graphql, settings)
         self.graphql = graphql
+        self.webhooks = webhooks
         self._streams = graphql.http.streams
+        self._agents = agents
 
     async def drain(self, seconds: float) -> None:
         """Say that we go down (``/readyz``), and close the sockets one after the other."""
         self.draining = True
         self._streams.close()
+        self._agents.close()
         await self.graphql.sockets.drain(seconds)
 
 

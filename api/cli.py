@@ -22,6 +22,7 @@ from api.trace_cli import register as register_trace
 from api.transparency_cli import register as register_transparency
 from domain.errors import HeddleError
 from edge_agent.cli import app as agent_app
+from edge_agent.simulated_plant.cli import register as register_plant
 
 app = typer.Typer(
     name="heddle",
@@ -41,6 +42,7 @@ register_archive(app)
 register_documents(app)
 register_generate(app)
 register_trace(app)
+register_plant(app)
 
 ServerUrl = Annotated[
     str, typer.Option("--server", envvar="HEDDLE_SERVER_URL", help="URL of a Heddle server.")

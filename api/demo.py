@@ -1,8 +1,9 @@
 """`heddle demo`: the whole path at once, each part a process of its own.
 
-A server on its embedded database, a small made-up factory whose parts can be traced, and an edge
-agent that replays the real recordings of a pump loop, or a simulated pump where there are none.
-Everything ends with one Ctrl-C, and a new start goes on where the last one stopped.
+A server on its embedded database, a small made-up factory whose parts can be traced, a simulated
+plant that is read and set over OPC UA and Modbus TCP, and an edge agent for it that also replays
+the real recordings of a pump loop where there are some. Everything ends with one Ctrl-C, and a
+new start goes on where the last one stopped.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ import httpx
 import typer
 import yaml
 
+from api.demo_plant import (
+    MODBUS_PUMP,
+    OPCUA_PUMP,
+    PlantPorts,
+    plant_arguments,
+    plant_configuration,
+    protocols_installed,
+)
 from api.plant_history import HistoryName, plant_history
 from api.plant_history.recalls import lot_to_recall
 from api.settings import ServerSettings
@@ -79,11 +88,11 @@ def run_demo(settings: ServerSettings, recordings: Path) -> int:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    assets, configuration = _plan(recordings)
+    ports = PlantPorts.free() if protocols_installed() else None
+    assets, configuration = _plan(recordings, with_plant=ports is not None)
     state = settings.data_dir / "demo"
     state.mkdir(parents=True, exist_ok=True)
     config = state / "agent.yaml"
-    config.write_text(yaml.safe_dump(configuration, sort_keys=False))
     with ExitStack() as stack:
         say(f"starting the server on {url} (data in {settings.data_dir}) ...")
         server = stack.enter_context(_process("serve"))
@@ -92,8 +101,12 @@ def run_demo(settings: ServerSettings, recordings: Path) -> int:
         for asset_id, title in assets:
             _register(url, asset_id, title)
         _make_factory(stopping)
-        what = "a SIMULATED pump" if assets == [SIMULATED] else f"recordings of {recordings}"
-        say(f"starting an edge agent on {what} ...")
+        if ports is not None:
+            say("starting a SIMULATED plant (OPC UA, Modbus TCP) ...")
+            stack.enter_context(_process(*plant_arguments(ports)))
+            _add(configuration, plant_configuration(ports, _verifier_key(url, settings.ledger)))
+        config.write_text(yaml.safe_dump(configuration, sort_keys=False))
+        say(f"starting an edge agent on {', '.join(asset_id for asset_id, _ in assets)} ...")
         agent = stack.enter_context(
             _process(
                 "agent",
@@ -105,7 +118,7 @@ def run_demo(settings: ServerSettings, recordings: Path) -> int:
                 "--json",
             )
         )
-        _show_things_to_try(url, assets[0][0])
+        _show_things_to_try(url, assets[0][0], can_set=ports is not None)
         status = _watch(url, [asset_id for asset_id, _ in assets], server, agent, stopping)
         say("stopping ...")
     say("stopped; `make demo` goes on from here")
@@ -120,9 +133,21 @@ def say(line: str) -> None:
 # --- what is shown ------------------------------------------------------------------------
 
 
-def _plan(recordings: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-    """Return the assets and the agent's configuration for the recordings that are there."""
-    if not (recordings / "skab" / "data" / "valve1" / "0.csv").is_file():
+def _plan(recordings: Path, *, with_plant: bool) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Return the assets, and the agent's configuration as far as it is known without the plant."""
+    configuration: dict[str, Any] = {"agent": "demo-edge", "sources": []}
+    assets = [OPCUA_PUMP, MODBUS_PUMP] if with_plant else []
+    if (recordings / "skab" / "data" / "valve1" / "0.csv").is_file():
+        history = _recording(
+            HISTORY[0],
+            ["skab/data/anomaly-free/*.csv", "skab/data/valve1/*.csv", "skab/data/valve2/*.csv"],
+            {"times": "recorded", "speed": "max"},
+            window_s=120,
+        )
+        live = _recording(LIVE[0], ["skab/data/valve1/*.csv"], {"times": "now"}, window_s=5)
+        _add(configuration, {"sources": [history, live]})
+        assets += [LIVE, HISTORY]
+    if not assets:
         source = {
             "kind": "simulated-pump",
             "asset": SIMULATED[0],
@@ -131,15 +156,22 @@ def _plan(recordings: Path) -> tuple[list[tuple[str, str]], dict[str, Any]]:
             "window": {"seconds": 5, "readings": 1000},
             "replay": {"times": "now"},
         }
-        return [SIMULATED], {"agent": "demo-edge", "sources": [source]}
-    history = _recording(
-        HISTORY[0],
-        ["skab/data/anomaly-free/*.csv", "skab/data/valve1/*.csv", "skab/data/valve2/*.csv"],
-        {"times": "recorded", "speed": "max"},
-        window_s=120,
-    )
-    live = _recording(LIVE[0], ["skab/data/valve1/*.csv"], {"times": "now"}, window_s=5)
-    return [LIVE, HISTORY], {"agent": "demo-edge", "sources": [history, live]}
+        _add(configuration, {"sources": [source]})
+        assets = [SIMULATED]
+    return assets, configuration
+
+
+def _add(configuration: dict[str, Any], more: dict[str, Any]) -> None:
+    """Add the sources of `more` to those there are, and whatever else it declares."""
+    sources = [*configuration["sources"], *more.get("sources", [])]
+    configuration.update({**more, "sources": sources})
+
+
+def _verifier_key(url: str, ledger: str) -> str:
+    """Return the key that signs what the server tells its agents; the demo pins it unseen."""
+    told = httpx.get(f"{url}/tlog/{ledger}/vkey", timeout=10)
+    told.raise_for_status()
+    return told.text.strip()
 
 
 def _recording(
@@ -172,7 +204,7 @@ def _make_factory(stopping: threading.Event) -> None:
         say("it could not be made (why stands above); the rest goes on without it")
 
 
-def _show_things_to_try(url: str, asset_id: str) -> None:
+def _show_things_to_try(url: str, asset_id: str, *, can_set: bool) -> None:
     twin = "twin { connectivity health { status } readings { channel value siUnit ageS } }"
     bad = lot_to_recall(plant_history(*FACTORY[:2], months=FACTORY.months))
     assert bad is not None, "every history begins with deliveries"
@@ -194,9 +226,29 @@ def _show_things_to_try(url: str, asset_id: str) -> None:
     5. One that failed, why:      .venv/bin/heddle trace {part} --server {url}
        all of it with proofs:     .venv/bin/heddle trace {part} --bundle sn.bundle --report sn.html
 
-  Ctrl-C ends everything.
+{_setting(url) if can_set else ""}  Ctrl-C ends everything.
 """
     )
+
+
+def _setting(url: str) -> str:
+    """Tell how a set-point in GraphQL changes the plant."""
+    desired = (
+        f'mutation {{ desireSetpoint(input: {{ idempotencyKey: "try-1", assetId: '
+        f'"{OPCUA_PUMP[0]}", setpoint: "flow", value: 38, unit: "l/min" }}) '
+        "{ __typename ... on Error { message } } }"
+    )
+    seen = (
+        f'{{ asset(assetId: "{OPCUA_PUMP[0]}") {{ twin {{ setpoints {{ setpoint '
+        'desired(unit: "l/min") reported(unit: "l/min") } } } }'
+    )
+    return f"""  The plant is simulated, the protocols are real. Set the flow of its first pump:
+
+    6. Desire 38 l/min:           {_curl(url, desired)}
+       the agent checks, writes and reads it back; seconds later the flow follows:
+                                  {_curl(url, seen)}
+
+"""
 
 
 def _curl(url: str, document: str) -> str:

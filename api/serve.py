@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from api.database import open_database
 from api.http_protocol import BoundedHttpProtocol
 from api.settings import ServerSettings
 from api.tracing import set_up_tracing
+from api.websocket_protocol import FrameProtocol
 from domain.errors import Unavailable
 from migrations.run import upgrade
 
@@ -40,11 +42,23 @@ WEBSOCKET_MESSAGE_BYTES_MAX: Final = 256 * 1024
 def serve(settings: ServerSettings) -> None:
     """Serve until told to stop; every resource is released on the way out."""
     check_settings(settings)
+    _allow_connections()
     set_up_tracing("heddle-server", settings.otlp_endpoint)
     with open_database(settings) as database_url:
         upgrade(database_url)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, database_url))
+
+
+def _allow_connections() -> None:
+    """Let this process hold as many sockets and files as the system gives it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        logger.warning("no more than %d files and sockets may be open at once", soft)
 
 
 async def _serve(settings: ServerSettings, database_url: str) -> None:
@@ -80,7 +94,8 @@ async def _serve_on(listener: socket.socket, settings: ServerSettings, database_
             access_log=False,
             lifespan="off",
             http=BoundedHttpProtocol,
-            ws="websockets-sansio",
+            ws=FrameProtocol,
+            ws_per_message_deflate=False,
             ws_max_size=WEBSOCKET_MESSAGE_BYTES_MAX,
             limit_concurrency=CONNECTIONS_MAX,
             timeout_keep_alive=KEEP_ALIVE_S,
@@ -93,7 +108,8 @@ async def _serve_on(listener: socket.socket, settings: ServerSettings, database_
         gc.freeze()
         gc.set_threshold(*COLLECTOR_THRESHOLDS)
         logger.info("serving ledger %s on %s:%d", settings.ledger, settings.host, settings.port)
-        await _Server(config, application).serve(sockets=[listener])
+        async with application.webhooks.running():
+            await _Server(config, application).serve(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

@@ -19,6 +19,9 @@ from domain.identifiers import check_identifier
 
 T = TypeVar("T")
 
+PortRange = tuple[int, int]
+"""The first and the last of some ports."""
+
 
 class SettingsInvalid(HeddleError):
     """One or more settings cannot be used; the message lists all of them."""
@@ -46,6 +49,7 @@ class ServerSettings:
     checkpoint_interval_s : a head that moved is signed after at most so long
     witnesses : verifier keys whose cosignatures are accepted
     archive_url : where `heddle archive` moves payloads; None is ``archive`` in `data_dir`
+    setpoint_valid_s : so long after it was desired a set-point may be applied by an agent
     documents_url : where the files of documents lie; None is ``documents`` in `data_dir`
     frame_future_s_max : a frame that ends further in the future than this is refused
     ingest_bytes_max, graphql_bytes_max : largest request bodies
@@ -74,6 +78,17 @@ class ServerSettings:
     proxy_subjects : the file that says whom each subject stands for
     dev_tokens : whether the tokens of `heddle token` are accepted; on loopback only
     transparency_public : whether checkpoints, tiles and proofs are served to anybody
+    webhook_http : whether webhooks may call http addresses too
+    webhook_networks : private networks that webhooks may call
+    webhook_hosts : the only names that they may call, ``*.example.org`` too; none: any
+    webhook_ports : the only ports that they may call
+    webhook_ca_file : certificates of authorities that they trust beside the system's
+    webhook_timeout_s : of one call
+    webhook_attempts_max, webhook_age_s_max : a delivery that failed so often, or that is so old
+        when it fails, is given up
+    webhook_retry_s_max : longest pause between two attempts
+    webhook_parallel_max : calls of one webhook at once
+    webhook_kept_s : so long it is told what became of a delivery
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -89,6 +104,7 @@ class ServerSettings:
     witnesses: tuple[str, ...] = ()
     archive_url: str | None = None
     documents_url: str | None = None
+    setpoint_valid_s: float = 300.0
     frame_future_s_max: float = 300.0
     ingest_bytes_max: int = 16 * 1024 * 1024
     ingest_concurrency_max: int = 8
@@ -123,6 +139,17 @@ class ServerSettings:
     proxy_subjects: Path | None = None
     dev_tokens: bool = False
     transparency_public: bool = False
+    webhook_http: bool = False
+    webhook_networks: tuple[Network, ...] = ()
+    webhook_hosts: tuple[str, ...] = ()
+    webhook_ports: tuple[PortRange, ...] = ((443, 443), (8443, 8443))
+    webhook_ca_file: Path | None = None
+    webhook_timeout_s: float = 15.0
+    webhook_attempts_max: int = 200
+    webhook_age_s_max: float = 3 * 86_400.0
+    webhook_retry_s_max: float = 3_600.0
+    webhook_parallel_max: int = 8
+    webhook_kept_s: float = 30 * 86_400.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -210,6 +237,32 @@ def _header_name(text: str) -> str:
     return text.lower()
 
 
+def _file(text: str) -> Path:
+    path = Path(text).expanduser().resolve()
+    if not path.is_file():
+        raise ValueError("there is no such file")
+    return path
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    names = tuple(text.lower().split())
+    for name in names:
+        if not name.isascii() or not name.removeprefix("*.").replace("-", "").replace(".", ""):
+            raise ValueError(f"{name!r} is no host name, and no *.example.org")
+    return names
+
+
+def _ports(text: str) -> tuple[PortRange, ...]:
+    ranges = []
+    for part in text.split():
+        low, _, high = part.partition("-")
+        first, last = int(low), int(high or low)
+        if not 1 <= first <= last <= 65_535:
+            raise ValueError(f"{part!r} is no port, and no range such as 8000-8999")
+        ranges.append((first, last))
+    return tuple(ranges)
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "database_url": _postgresql_url,
     "data_dir": lambda text: Path(text).expanduser().resolve(),
@@ -224,6 +277,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "witnesses": lambda text: tuple(text.split()),
     "archive_url": str,
     "documents_url": str,
+    "setpoint_valid_s": _between(1.0, 86_400.0, float),
     "frame_future_s_max": _between(0.0, 86_400.0, float),
     "ingest_bytes_max": _between(1024, 64 * 1024 * 1024, int),
     "ingest_concurrency_max": _between(1, 64, int),
@@ -258,4 +312,15 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "proxy_subjects": lambda text: Path(text).expanduser().resolve(),
     "dev_tokens": _flag,
     "transparency_public": _flag,
+    "webhook_http": _flag,
+    "webhook_networks": lambda text: tuple(map(ipaddress.ip_network, text.split())),
+    "webhook_hosts": _hosts,
+    "webhook_ports": _ports,
+    "webhook_ca_file": _file,
+    "webhook_timeout_s": _between(0.1, 60.0, float),
+    "webhook_attempts_max": _between(1, 1_000, int),
+    "webhook_age_s_max": _between(1.0, 30 * 86_400.0, float),
+    "webhook_retry_s_max": _between(0.1, 86_400.0, float),
+    "webhook_parallel_max": _between(1, 64, int),
+    "webhook_kept_s": _between(60.0, 366 * 86_400.0, float),
 }

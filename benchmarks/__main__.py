@@ -6,6 +6,7 @@ import argparse
 
 from benchmarks import (
     archive,
+    edge,
     exports,
     frames,
     graphql,
@@ -16,7 +17,9 @@ from benchmarks import (
     reading,
     readings,
     recorders,
+    subscriptions,
     thread,
+    webhooks,
 )
 from benchmarks.report import Report
 
@@ -24,6 +27,7 @@ BENCHMARKS = {
     "frames": frames,
     "archive": archive,
     "graphql": graphql,
+    "edge": edge,
     "exports": exports,
     "ingest": ingest,
     "log": log,
@@ -32,7 +36,9 @@ BENCHMARKS = {
     "reading": reading,
     "readings": readings,
     "recorders": recorders,
+    "subscriptions": subscriptions,
     "thread": thread,
+    "webhooks": webhooks,
 }
 ONLY_BY_NAME = {"recorders"}  # needs psycopg, which nothing else here does
 

@@ -7,11 +7,11 @@ without an event.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import asyncpg
 
@@ -64,11 +64,16 @@ TYPES: Final = (
     "asset.placed",
     "asset.registered",
     "asset.retired",
+    "asset.readings_lost",
+    "asset.setpoint_declined",
     "asset.setpoint_desired",
     "asset.setpoint_reported",
     CORRECTED,
     SIGNED,
 )
+
+
+Row = TypeVar("Row", bound="asyncpg.Record | tuple[Any, ...]")
 
 
 class Connectivity(StrEnum):
@@ -141,7 +146,8 @@ async def _held_facts(
         "select * from twin_asset where ledger_id = $1 and asset_id = any($2)", ledger_id, asset_ids
     )
     setpoints = await connection.fetch(
-        "select * from twin_setpoint where ledger_id = $1 and asset_id = any($2)",
+        f"select asset_id, {', '.join(_SETPOINT_FIELDS)} from twin_setpoint "
+        "where ledger_id = $1 and asset_id = any($2)",
         ledger_id,
         asset_ids,
     )
@@ -332,51 +338,52 @@ async def twins_by_asset_id(
     ledger: Ledger, assets: Sequence[AssetRow], now: datetime
 ) -> dict[str, Twin]:
     """Return the twin of each of `assets`, judged at `now`, from one snapshot of the rows."""
-    ids = [asset.asset_id for asset in assets]
-    async with (
-        ledger.pool.acquire() as connection,
-        connection.transaction(isolation="repeatable_read", readonly=True),
-    ):
-        position = await projection_position(connection, ledger.ledger_id, TwinProjection.name)
-        channels = await connection.fetch(
-            "select * from twin_channel where ledger_id = $1 and asset_id = any($2) "
-            "order by asset_id, channel",
-            ledger.ledger_id,
-            ids,
-        )
-        setpoints = await connection.fetch(
-            "select * from twin_setpoint where ledger_id = $1 and asset_id = any($2) "
-            "order by asset_id, setpoint",
-            ledger.ledger_id,
-            ids,
-        )
-        alerts = await connection.fetch(
-            "select asset_id, severity, channel, value, limit_value, message from alert "
-            "where ledger_id = $1 and asset_id = any($2) and cleared_at is null "
-            "order by position desc",
-            ledger.ledger_id,
-            ids,
-        )
+    found = await ledger.pool.fetchrow(
+        _TWIN_ROWS,
+        ledger.ledger_id,
+        [asset.asset_id for asset in assets],
+        TwinProjection.name,
+    )
+    assert found is not None, "arrays and a position are one row, also of nothing"
+    position, channels, setpoints, alerts = found
     channels_of, setpoints_of, alerts_of = (
-        _by_asset_id(rows) for rows in (channels, setpoints, alerts)
+        _by_asset_id(rows or ()) for rows in (channels, setpoints, alerts)
     )
     return {
         asset.asset_id: judged_twin(
             asset,
             now,
-            position,
-            {row["channel"]: _channel_state(row) for row in channels_of.get(asset.asset_id, ())},
-            [_setpoint_state(row) for row in setpoints_of.get(asset.asset_id, ())],
-            [_open_alert(row) for row in alerts_of.get(asset.asset_id, ())],
+            position or 0,
+            {row[1]: ChannelState(*row[2:]) for row in channels_of.get(asset.asset_id, ())},
+            [SetpointState(*row[1:]) for row in setpoints_of.get(asset.asset_id, ())],
+            [_open_alert(*row[1:]) for row in alerts_of.get(asset.asset_id, ())],
         )
         for asset in assets
     }
 
 
-def _by_asset_id(rows: Sequence[asyncpg.Record]) -> dict[str, list[asyncpg.Record]]:
-    grouped: dict[str, list[asyncpg.Record]] = {}
+_TWIN_ROWS: Final = f"""
+    select
+        (select max(position) from projection_checkpoint
+            where ledger_id = $1 and projection = $3),
+        (select array_agg(row(asset_id, channel, {", ".join(ChannelState._fields)})
+                order by asset_id, channel)
+            from twin_channel where ledger_id = $1 and asset_id = any($2)),
+        (select array_agg(row(asset_id, setpoint, desired, desired_at, desired_by, reported,
+                reported_at) order by asset_id, setpoint)
+            from twin_setpoint where ledger_id = $1 and asset_id = any($2)),
+        (select array_agg(row(asset_id, severity, channel, value, limit_value, message)
+                order by position desc)
+            from alert where ledger_id = $1 and asset_id = any($2) and cleared_at is null)
+"""
+"""One statement, which is one snapshot in one round trip."""
+
+
+def _by_asset_id(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return `rows` by the asset's id, which stands first in each."""
+    grouped: dict[str, list[Row]] = {}
     for row in rows:
-        grouped.setdefault(row["asset_id"], []).append(row)
+        grouped.setdefault(row[0], []).append(row)
     return grouped
 
 
@@ -462,14 +469,8 @@ def _channel_reading(channel: str, state: ChannelState, now: datetime) -> Channe
     )
 
 
-def _channel_state(row: asyncpg.Record) -> ChannelState:
-    return ChannelState(*(row[name] for name in ChannelState._fields))
-
-
-def _open_alert(row: asyncpg.Record) -> OpenAlert:
-    return OpenAlert(
-        Severity(row["severity"]), row["channel"], row["value"], row["limit_value"], row["message"]
-    )
+def _open_alert(severity: str, channel: str, value: float, limit: float, message: str) -> OpenAlert:
+    return OpenAlert(Severity(severity), channel, value, limit, message)
 
 
 def _setpoint_state(row: asyncpg.Record) -> SetpointState:

@@ -22,7 +22,7 @@ from domain.access_events import ApiKeyCreated, ApiKeyRevoked, api_key_stream
 from domain.errors import Conflict, InvalidInput, NotFound
 from domain.identifiers import check_identifier, uuid7
 from eventlog.envelope import new_fact
-from eventlog.ledger import NO_STREAM, Ledger
+from eventlog.ledger import NO_STREAM, Appended, IdempotencyKey, Ledger
 
 ID_BYTES: Final = 8
 SECRET_BYTES: Final = 32
@@ -107,6 +107,36 @@ async def create_key(
     Raises
     ------
     InvalidInput
+        as `new_key`
+    """
+    text, key = new_key(
+        name=name,
+        roles=roles,
+        locations=locations,
+        assets=assets,
+        expires_at=expires_at,
+        created_by=created_by,
+        now=now,
+    )
+    await record_key(ledger, key)
+    return text, key
+
+
+def new_key(
+    *,
+    name: str,
+    roles: Sequence[Role],
+    locations: Sequence[str] | None,
+    assets: Sequence[str] | None,
+    expires_at: datetime | None,
+    created_by: str,
+    now: datetime,
+) -> tuple[str, ApiKey]:
+    """Return the text of a new key and what is to be kept of it; it lets nobody in yet.
+
+    Raises
+    ------
+    InvalidInput
         ``key.roles``, ``key.scope``, ``key.expires``, ``key.malformed_name``
     """
     check_identifier("key", name)
@@ -135,17 +165,36 @@ async def create_key(
         revoked_at=None,
         last_used_at=None,
     )
+    return f"{KEY_PREFIX}{key.key_id}_{secret}", key
+
+
+async def record_key(
+    ledger: Ledger, key: ApiKey, *, idempotency: IdempotencyKey | None = None
+) -> Appended:
+    """Have a new key let in whom it says.
+
+    Where the idempotency key was used before, nothing is done, and the earlier outcome returned.
+    """
     # The log first: a key that nobody can account for must not exist.
     created = ApiKeyCreated(
         key_id=key.key_id,
-        name=name,
+        name=key.name,
         acts_as=key.acts_as,
         roles=tuple(sorted(key.roles)),
         locations=None if key.locations is None else tuple(sorted(key.locations)),
         assets=None if key.assets is None else tuple(sorted(key.assets)),
-        expires_at=expires_at,
+        expires_at=key.expires_at,
     )
-    await _record(ledger, created, actor=created_by, now=now, after=NO_STREAM)
+    appended = await _record(
+        ledger,
+        created,
+        actor=key.created_by,
+        now=key.created_at,
+        after=NO_STREAM,
+        idempotency=idempotency,
+    )
+    if appended.duplicate:
+        return appended
     await ledger.pool.execute(
         """
         insert into api_key (ledger_id, key_id, secret_sha256, name, acts_as, roles, locations,
@@ -164,13 +213,19 @@ async def create_key(
         key.created_by,
         key.expires_at,
     )
-    return f"{KEY_PREFIX}{key.key_id}_{secret}", key
+    return appended
 
 
 async def revoke_key(
-    ledger: Ledger, key_id: str, *, reason: str, revoked_by: str, now: datetime
-) -> bool:
-    """Have a key let nobody in any more; return False where it already was revoked.
+    ledger: Ledger,
+    key_id: str,
+    *,
+    reason: str,
+    revoked_by: str,
+    now: datetime,
+    idempotency: IdempotencyKey | None = None,
+) -> Appended | None:
+    """Have a key let nobody in any more; return None where it already was revoked.
 
     Raises
     ------
@@ -198,20 +253,34 @@ async def revoke_key(
         raise NotFound("key.unknown", f"there is no key {key_id!r:.80}", value=key_id[:80])
     try:
         # A key is created, and is revoked once.
-        await _record(ledger, ApiKeyRevoked(key_id, reason), actor=revoked_by, now=now, after=1)
-    except Conflict:
-        return False
-    return True
+        return await _record(
+            ledger,
+            ApiKeyRevoked(key_id, reason),
+            actor=revoked_by,
+            now=now,
+            after=1,
+            idempotency=idempotency,
+        )
+    except Conflict as conflict:
+        if conflict.code != "stream.version_conflict":
+            raise
+        return None
 
 
 async def _record(
-    ledger: Ledger, event: ApiKeyCreated | ApiKeyRevoked, *, actor: str, now: datetime, after: int
-) -> None:
+    ledger: Ledger,
+    event: ApiKeyCreated | ApiKeyRevoked,
+    *,
+    actor: str,
+    now: datetime,
+    after: int,
+    idempotency: IdempotencyKey | None,
+) -> Appended:
     """Record `event` as what follows on so many others of its key."""
     event_id = uuid7(int(now.timestamp() * 1000), secrets.token_bytes(10))
     stream = api_key_stream(event.key_id)
     fact = new_fact(stream, event, event_id=event_id, occurred_at=now, actor=actor)
-    await ledger.append([fact], expected={stream: after})
+    return await ledger.append([fact], expected={stream: after}, idempotency=idempotency)
 
 
 def _check_scope(kind: str, names: Sequence[str] | None) -> None:
@@ -261,12 +330,21 @@ async def find_named_key(ledger: Ledger, name: str, now: datetime) -> ApiKey | N
     return None if row is None else _key(row)
 
 
-async def list_keys(ledger: Ledger) -> list[ApiKey]:
-    """Return the newest keys, at most `LISTED_MAX`."""
+async def list_keys(
+    ledger: Ledger, *, first: int = LISTED_MAX, after: tuple[datetime, str] | None = None
+) -> list[ApiKey]:
+    """Return the newest keys, at most `first`, beyond the one created `after` with its id."""
+    created_at, key_id = after or (None, None)
     rows = await ledger.pool.fetch(
-        f"select {_COLUMNS} from api_key where ledger_id = $1 "
-        f"order by created_at desc, key_id limit {LISTED_MAX}",
+        f"""
+        select {_COLUMNS} from api_key where ledger_id = $1
+            and ($3::timestamptz is null or created_at < $3 or (created_at = $3 and key_id > $4))
+        order by created_at desc, key_id limit $2
+        """,
         ledger.ledger_id,
+        first,
+        created_at,
+        key_id,
     )
     return [_key(row) for row in rows]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 SUBJECT_LENGTH_MAX: Final = 512
 SUBJECTS_MAX: Final = 10_000
+ADDRESSES_KEPT_MAX: Final = 1_000
 FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
@@ -80,6 +82,7 @@ class TrustedProxies:
         return found
 
 
+@lru_cache(maxsize=ADDRESSES_KEPT_MAX)
 def address_of(peer: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the address that `peer` spells, of IPv4 also where it is mapped into IPv6."""
     try:

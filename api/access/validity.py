@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
 from api.access.authentication import Authenticator
 from api.access.identity import Identity
 from api.access.tokens import expired
-from domain.errors import Unavailable
+from domain.errors import NotAllowed, Unavailable
+
+logger = logging.getLogger("heddle.access")
 
 CHECKED_EVERY_S: Final = 2.0
 
+End = Callable[[NotAllowed], None]
 T = TypeVar("T")
 
 
@@ -63,6 +67,54 @@ async def while_valid(
             with suppress(asyncio.CancelledError, StopAsyncIteration):
                 await waiting
         await messages.aclose()
+
+
+class IdentityWatch:
+    """Looks every `CHECKED_EVERY_S` whether identities would be let in still, each of them once."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+        self._watched: dict[Identity, dict[End, None]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def watching(self, identity: Identity, end: End) -> Iterator[None]:
+        """Call `end` once `identity` would not be let in any more (``access.expired``)."""
+        if not may_end(identity):
+            yield
+            return
+        self._watched.setdefault(identity, {})[end] = None
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        try:
+            yield
+        finally:
+            ends = self._watched.get(identity)
+            if ends is not None:
+                ends.pop(end, None)
+                if not ends:
+                    del self._watched[identity]
+            if not self._watched and self._looking is not None:
+                self._looking.cancel()
+                self._looking = None
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(CHECKED_EVERY_S)
+            for identity in tuple(self._watched):
+                if not await self._is_valid(identity):
+                    for end in self._watched.pop(identity, ()):
+                        end(expired())
+
+    async def _is_valid(self, identity: Identity) -> bool:
+        try:
+            return await self._authenticator.still_valid(identity)
+        except Unavailable:
+            # Nobody can say so now: nothing new comes out of a log that is away either.
+            return True
+        except Exception:
+            logger.exception("whether %s may go on cannot be said", identity.actor)
+            return False
 
 
 async def _check(authenticator: Authenticator, identity: Identity) -> None:

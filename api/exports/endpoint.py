@@ -19,7 +19,7 @@ from api.access.guard import identify
 from api.access.requirements import denied
 from api.access.rights import Right
 from api.exports.events import EVENTS
-from api.exports.figures import ENERGY, RELIABILITY
+from api.exports.figures import ENERGY, OEE, RELIABILITY
 from api.exports.formats import FORMATS, Encoder, Format
 from api.exports.parameters import Parameters
 from api.exports.readings import READINGS, ROLLUPS
@@ -38,7 +38,7 @@ SEND_S_MAX: Final = 60.0
 SEND_BYTES: Final = 256 * 1024
 COMMON: Final = frozenset({"format", "position"})
 TABLES: Final[Mapping[str, Table]] = {
-    table.name: table for table in (READINGS, ROLLUPS, EVENTS, RELIABILITY, ENERGY)
+    table.name: table for table in (READINGS, ROLLUPS, EVENTS, RELIABILITY, ENERGY, OEE)
 }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 import orjson
@@ -11,9 +12,12 @@ import pyarrow as pa
 
 from api.exports.table import Asked, Export, Table, assets_asked
 from domain.errors import InvalidInput
+from domain.key_figures.effectiveness import Effectiveness
 from projections.asset_sets import ASSETS_MAX, assets_below
+from projections.effectiveness import PlannedTime, oee
 from projections.energy_and_cost import energy_and_cost
 from projections.periods import Period
+from projections.production import PART_UNIT
 from projections.reliability import reliability
 
 _PERIOD: Final = frozenset({"assets", "location", "from", "to"})
@@ -43,6 +47,14 @@ _ENERGY: Final = {
     "maintenance_cost": pa.string(),
     "uncosted_work_orders": pa.int64(),
 }
+_OEE: Final = {
+    "asset_id": pa.string(),
+    **dict.fromkeys((each.name for each in fields(Effectiveness)), pa.float64()),
+    "items": pa.float64(),
+    "good": pa.float64(),
+    "runs": pa.int64(),
+    "aborted_runs": pa.int64(),
+}
 
 
 async def open_reliability(asked: Asked) -> Export:
@@ -65,6 +77,49 @@ async def open_energy(asked: Asked) -> Export:
     for row in rows:
         row["maintenance_cost"] = orjson.dumps(row["maintenance_cost"]).decode()
     return _one_batch(asked, _ENERGY, rows)
+
+
+async def open_oee(asked: Asked) -> Export:
+    """Return OEE, its factors and losses, a row an asset, as if all of the period were planned."""
+    period, cycle_times = _period(asked), _cycle_times(asked)
+    assets = await _assets(asked)
+    found = {}
+    if assets:
+        planned = [PlannedTime(asset_id, period) for asset_id in assets]
+        found = (await oee(asked.ledger, planned, cycle_times, as_of=asked.position)).by_asset
+    rows = []
+    for asset_id, effectiveness in found.items():
+        told = asdict(effectiveness)
+        rows.append({"asset_id": asset_id, **told.pop("figure"), **told})
+    return _one_batch(asked, _OEE, rows)
+
+
+def _cycle_times(asked: Asked) -> dict[tuple[str, str], float]:
+    """Return the planned run times of an item that ``cycle_times`` lists, by operation and unit.
+
+    Raises
+    ------
+    InvalidInput
+        ``export.malformed_parameter``
+    """
+    found: dict[tuple[str, str], float] = {}
+    for text in asked.parameters.names("cycle_times"):
+        what, _, seconds_text = text.rpartition(":")
+        operation, at, unit = what.partition("@")
+        try:
+            seconds = float(seconds_text)
+        except ValueError:
+            seconds = math.nan
+        if not operation or bool(at) != bool(unit) or not 0 < seconds < math.inf:
+            raise InvalidInput(
+                "export.malformed_parameter",
+                f"cycle_times={text!r:.80} is not an operation and the seconds that an item of it "
+                "should take",
+                hint="such as `turning:240,casting@kg:3.5`",
+                value=text[:80],
+            )
+        found[operation, unit or PART_UNIT] = seconds
+    return found
 
 
 async def _assets(asked: Asked) -> list[str]:
@@ -124,3 +179,4 @@ def _one_batch(
 
 RELIABILITY: Final = Table("reliability", _PERIOD, open_reliability)
 ENERGY: Final = Table("energy", _PERIOD, open_energy)
+OEE: Final = Table("oee", _PERIOD | {"cycle_times"}, open_oee)

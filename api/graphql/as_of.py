@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -99,15 +100,21 @@ async def asked(
         if known_at is not None and runner is not None:
             await context.wait_for(known_at, name)
     await context.wait_for(min_position, *names)
-    ledger = context.ledger
-    if names:
-        stands = await projection_positions(ledger.pool, ledger.ledger_id, names)
-    else:
-        stands = [await ledger.head()]
+    stands = await _stands(context, names) if names else [await context.ledger.head()]
     reflected = min(stands) if known_at is None else min(known_at, *stands)
     if as_of is None:
         return Asked(known_at, None, reflected)
     return Asked(known_at, as_of.valid_at, reflected, as_of.recorded_at)
+
+
+async def _stands(context: OperationContext, names: Sequence[str]) -> Sequence[int]:
+    """Return the positions that the rows of the projections `names` reflect, at least."""
+    runners = [context.services.runners.get(name) for name in names]
+    known = [runner.position for runner in runners if runner is not None and runner.active]
+    if len(known) == len(names):
+        return known  # what is folded here is known here, once it is committed
+    ledger = context.ledger
+    return await projection_positions(ledger.pool, ledger.ledger_id, names)
 
 
 async def position_known(context: OperationContext, as_of: AsOf | None) -> int | None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import strawberry
 from graphql import DocumentNode
@@ -67,6 +67,33 @@ class AlertPage:
     states: tuple[AlertState, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Of which events a subscription's message tells: positions of the first and the last one.
+
+    Until there is a message, both are where the subscription starts.
+
+    Parameters
+    ----------
+    lasts : whether the message stays true, as an event does, and the state of a thing does not
+    """
+
+    first: int
+    last: int
+    lasts: bool = False
+
+
+class PreparesOperations(Protocol):
+    """`api.graphql.operations.Operations`, as far as a resolver needs it: a webhook's document is
+    checked as if it were asked for.
+    """
+
+    async def prepare(
+        self, request: Any, identity: Identity, headers: Mapping[str, str], peer: str | None = None
+    ) -> Any:
+        """Return the operation that `request` asks for, or refuse it."""
+
+
 @dataclass
 class OperationContext:
     """What the resolvers of one operation share.
@@ -77,6 +104,9 @@ class OperationContext:
     document : what is executed, checked before
     peer : the address that the request comes from
     resume_after : the cursor after which a subscription goes on, where the transport says it
+    up_to : the position up to which a subscription tells what happened, and ends; None: for ever
+    told : what a subscription said last
+    operations : who prepared this operation, and prepares others
     """
 
     services: Services
@@ -84,8 +114,13 @@ class OperationContext:
     document: DocumentNode
     peer: str | None = None
     resume_after: Cursor | None = None
+    up_to: int | None = None
+    told: Told | None = None
+    operations: PreparesOperations | None = None
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE_MAX))
     loaders: dict[Hashable, DataLoader[Any, Any]] = field(default_factory=dict)
+    _twins: dict[str, Twin] = field(default_factory=dict)
+    _twins_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def actor(self) -> str:
@@ -121,11 +156,20 @@ class OperationContext:
     def twin_by_asset(self) -> DataLoader[AssetRow, Twin]:
         """Twins by their asset, in as many statements for one as for hundreds."""
 
-        async def load(assets: list[AssetRow]) -> list[Twin]:
-            found = await twins_by_asset_id(self.ledger, assets, self.now)
-            return [found[asset.asset_id] for asset in assets]
+        return DataLoader(self.twins_of)
 
-        return DataLoader(traced_batch("twins", load))
+    async def twins_of(self, assets: Sequence[AssetRow]) -> list[Twin]:
+        """Return the twin of each of `assets`; one is judged once an operation."""
+        async with self._twins_lock:
+            told = self._twins
+            missing = [asset for asset in assets if asset.asset_id not in told]
+            if missing:
+
+                async def load(wanted: list[AssetRow]) -> dict[str, Twin]:
+                    return await twins_by_asset_id(self.ledger, wanted, self.now)
+
+                told.update(await traced_batch("twins", load)(missing))
+            return [told[asset.asset_id] for asset in assets]
 
     @cached_property
     def alerts_by_page(self) -> DataLoader[AlertPage, tuple[int, list[AlertRow]]]:
@@ -176,6 +220,7 @@ class OperationContext:
     def forget(self) -> None:
         """Drop what was loaded: a command of this operation has changed it."""
         self.loaders.clear()
+        self._twins = {}
         for name in ("now", "asset_by_asset_id", "twin_by_asset", "alerts_by_page"):
             self.__dict__.pop(name, None)
 

@@ -39,7 +39,7 @@ from api.graphql.scalars import BigInt, Position
 LIST_LENGTH_MAX: Final = 1_000
 """Records in one list of an input; what a command takes may be less, and its decider says so."""
 
-_BEYOND_INT: Final = frozenset({"seed", "size_bytes"})
+_BEYOND_INT: Final = frozenset({"reading_count", "seed", "size_bytes"})
 _TOLD_BY_COMMAND: Final = frozenset({"calibrated_at", "completed_at", "inspected_at", "retired_at"})
 """Fields that say when a command's event is true; such a command takes no `occurredAt`."""
 

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 
+from api.graphql.broadcast import Subscriptions
 from api.graphql.http import GraphQLOverHttp
 from api.graphql.open_sockets import OpenSockets
 from api.graphql.operations import Operations, encode
@@ -55,7 +56,8 @@ class GraphQLEndpoint(GraphQL[Any, None]):
     def __init__(self, services: Services) -> None:
         self.operations = Operations(services)
         self.sockets = OpenSockets()
-        self.http = GraphQLOverHttp(self.operations, services.settings)
+        self.subscriptions = Subscriptions(self.operations.stream, services.authenticator)
+        self.http = GraphQLOverHttp(self.operations, self.subscriptions, services.settings)
         self._shows_graphiql = services.settings.graphiql
         super().__init__(
             self.operations.schema,
@@ -74,6 +76,10 @@ class GraphQLEndpoint(GraphQL[Any, None]):
             await _graphiql()(scope, receive, send)
         else:
             await self.http(scope, receive, send)
+
+    def unsent_bytes(self) -> int:
+        """Return how many bytes wait for clients of subscriptions to take them."""
+        return self.sockets.unsent_bytes + self.http.streams.unsent_bytes
 
     def decode_json(self, data: str | bytes) -> object:
         """Return the JSON value of a WebSocket message."""

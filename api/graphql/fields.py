@@ -5,7 +5,8 @@ Strawberry's own decorators are untyped to a strict checker; these are the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 import strawberry
@@ -22,6 +23,44 @@ COST: Final = "cost"
 
 LOADS: Final = "loads"
 """Where they say that a resolver awaits nothing but loaders of the context."""
+
+ROWS: Final = "rows"
+"""Where they say from which rows the objects of a list are made, that a resolver returns."""
+
+ROW: Final = "ROW"
+"""The class variable in which a type says what row it is made of: a `Row`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a type is made of, so that what is asked for of it can be read from there at once.
+
+    Parameters
+    ----------
+    made_of : class of the row
+    same : the type's attributes that its row has under the same name and with the same value, or
+        those that are made of the row alone, and how
+    """
+
+    made_of: type
+    same: Mapping[str, Callable[[Any], Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """What answers a field for many objects at once: each of the context and them, in their order.
+
+    Parameters
+    ----------
+    objects : of the objects, the objects that the field returns
+    rows : of the objects, the rows that those are made of
+    rows_of_rows : of the rows that the objects are made of, as they are now, the same rows
+    """
+
+    objects: Callable[..., Awaitable[list[Any]]]
+    rows: Callable[..., Awaitable[list[Any]]]
+    rows_of_rows: Callable[..., Awaitable[list[Any]]]
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,7 +103,8 @@ def field(
     right: Right | None = None,
     type: Any = None,
     cost: int | None = None,
-    loads: bool = False,
+    loads: bool | Many = False,
+    rows: Callable[[Any], Sequence[Any]] | None = None,
 ) -> Callable[[F], F]:
     """Make a method the resolver of a field.
 
@@ -75,14 +115,16 @@ def field(
     type : of the field, where the method cannot name it (`api.graphql.references`)
     cost : of the field by itself; 1 without it, which is about one row that is read by its key
     loads : the resolver is asynchronous and awaits nothing but loaders of the context: those of
-        many objects are then run side by side without a task for each (`api.graphql.compiled`)
+        many objects are then run side by side without a task for each (`api.graphql.compiled`);
+        or what does so for many at once
+    rows : of the object, the rows that the returned objects are made of, one each (`Row`)
     """
     return cast(
         "Callable[[F], F]",
         strawberry.field(
             description=description,
             graphql_type=type,
-            metadata={RIGHT: right, COST: cost, LOADS: loads},
+            metadata={RIGHT: right, COST: cost, LOADS: loads, ROWS: rows},
             directives=_shown(right),
         ),
     )

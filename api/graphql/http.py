@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from api.body import BODY_S_MAX, check_media_type, receive_body
+from api.graphql.broadcast import Subscriptions
 from api.graphql.errors import current_trace_id, masked
 from api.graphql.negotiation import GRAPHQL_RESPONSE, JSON, negotiate
 from api.graphql.operations import (
@@ -67,11 +68,15 @@ _EXTRA: Final[Mapping[int, tuple[tuple[bytes, bytes], ...]]] = {
 class GraphQLOverHttp:
     """Answers HTTP requests with `operations`."""
 
-    def __init__(self, operations: Operations, settings: ServerSettings) -> None:
+    def __init__(
+        self, operations: Operations, subscriptions: Subscriptions, settings: ServerSettings
+    ) -> None:
         self._operations = operations
         self._settings = settings
         self._places = Places(settings.graphql_concurrency_max)
-        self.streams = GraphQLOverSse(operations, self._prepared, Places(STREAMS_MAX))
+        self.streams = GraphQLOverSse(
+            operations, subscriptions, self._prepared, Places(STREAMS_MAX)
+        )
 
     @property
     def in_flight(self) -> int:

@@ -17,6 +17,7 @@ import strawberry
 from api.access.rights import Right
 from api.graphql.as_of import Asked, AsOf, AsOfArgument, asked
 from api.graphql.assets.catalogue import ASSET_TYPE, AssetType
+from api.graphql.assets.loaders import ASSETS_THEN, alert_rows_then, asset_then
 from api.graphql.assets.types import ALERT, ASSET, Alert, Asset
 from api.graphql.context import MinPosition, OperationContext, OperationInfo
 from api.graphql.documents import types as documents
@@ -31,6 +32,7 @@ from api.graphql.production import types as production
 from api.graphql.quality import types as quality
 from api.graphql.relay import Node, decode_id
 from api.graphql.scenarios import types as scenarios
+from api.graphql.webhooks import types as webhooks
 from domain.asset_types import asset_types
 from domain.errors import InvalidInput
 from eventlog.reading import read_event
@@ -53,10 +55,16 @@ class Finder:
     Parameters
     ----------
     projections : names of those whose rows tell of it; none where the log does by itself
+    then : those that tell of it as of earlier, where that takes others
     """
 
     find: Find
     projections: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()
+
+    def reads(self, as_of: AsOf | None) -> tuple[str, ...]:
+        """Return the projections that tell of it as of `as_of`."""
+        return self.projections if as_of is None else self.then or self.projections
 
 
 @strawberry.type
@@ -120,7 +128,7 @@ async def _found(
             limit=NODES_MAX,
         )
     wanted = [_finder(id) for id in ids]
-    waited = sorted({name for finder, _ in wanted for name in finder.projections})
+    waited = sorted({name for finder, _ in wanted for name in finder.reads(as_of)})
     when = await asked(context, as_of, min_position, *waited)
     return await asyncio.gather(*(finder.find(context, key, when) for finder, key in wanted))
 
@@ -136,9 +144,12 @@ def _finder(id: str) -> tuple[Finder, str]:
 # --- what projections and the catalogue tell --------------------------------------------------
 
 
-async def _find_asset(context: OperationContext, asset_id: str, _when: Asked) -> Node | None:
-    row = await context.asset_by_asset_id.load(asset_id)
-    return None if row is None else Asset.of(row)
+async def _find_asset(context: OperationContext, asset_id: str, when: Asked) -> Node | None:
+    if when.is_now:
+        row = await context.asset_by_asset_id.load(asset_id)
+        return None if row is None else Asset.of(row)
+    row = await asset_then(context, when, asset_id)
+    return None if row is None else Asset.of(row, when)
 
 
 async def _find_asset_type(_context: OperationContext, name: str, _when: Asked) -> Node | None:
@@ -146,7 +157,7 @@ async def _find_asset_type(_context: OperationContext, name: str, _when: Asked) 
     return None if described is None else AssetType.of(described)
 
 
-async def _find_alert(context: OperationContext, alert_id: str, _when: Asked) -> Node | None:
+async def _find_alert(context: OperationContext, alert_id: str, when: Asked) -> Node | None:
     try:
         key = UUID(alert_id)
     except ValueError:
@@ -154,7 +165,10 @@ async def _find_alert(context: OperationContext, alert_id: str, _when: Asked) ->
     row = await find_alert(context.ledger, key)
     if row is None or not (await context.sight()).sees_asset(row.asset_id):
         return None
-    return Alert.of(row)
+    if when.is_now:
+        return Alert.of(row)
+    then = await alert_rows_then(context, when, row.asset_id)
+    return next((Alert.of(told) for told in then if told.alert_id == key), None)
 
 
 async def _find_event(context: OperationContext, position: str, when: Asked) -> Node | None:
@@ -169,7 +183,7 @@ async def _find_event(context: OperationContext, position: str, when: Asked) -> 
 
 
 FINDERS: Final[Mapping[str, Finder]] = {
-    ASSET: Finder(_find_asset, (TwinProjection.name,)),
+    ASSET: Finder(_find_asset, (TwinProjection.name,), ASSETS_THEN),
     ASSET_TYPE: Finder(_find_asset_type),
     ALERT: Finder(_find_alert, (AlertProjection.name,)),
     EVENT: Finder(_find_event),
@@ -189,5 +203,6 @@ FINDERS: Final[Mapping[str, Finder]] = {
     scenarios.SCENARIO: Finder(scenarios.find_scenario),
     scenarios.SETPOINT_PROPOSAL: Finder(scenarios.find_setpoint_proposal),
     spare_parts.SPARE_PART: Finder(spare_parts.find_spare_part),
+    webhooks.WEBHOOK: Finder(webhooks.find_webhook, webhooks.PROJECTIONS),
 }
 """By the kind that a global id names: the name of its type in the schema."""

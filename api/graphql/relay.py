@@ -95,21 +95,24 @@ def connection(
     node: Callable[[R], T],
     cursor: Callable[[R], Cursor],
     goes_on_after: Cursor | None = None,
+    kept_by: str | None = None,
 ) -> Connection[T]:
     """Return the page of `rows`, of which one more than `first` was asked for.
 
     Parameters
     ----------
     goes_on_after : where the list goes on, if there may be more although `rows` are not too many
+    kept_by : attribute that tells one row from another, where `node` looks at nothing but the row
+        and equal rows are told alike: their text is then kept (`api.graphql.kept_text`)
     """
     page: Connection[T] = Connection.__new__(Connection)
     page.position = Position(position)
-    page.__dict__["_page"] = _Page(rows, first, after, node, cursor, goes_on_after)
+    page.__dict__["_page"] = Page(rows, first, after, node, cursor, goes_on_after, kept_by)
     return page
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
+class Page:
     """What a page is made of; its parts are made when they are asked for, and then once."""
 
     rows: Sequence[Any]
@@ -118,6 +121,12 @@ class _Page:
     node: Callable[[Any], Any]
     cursor: Callable[[Any], Cursor]
     goes_on_after: Cursor | None
+    kept_by: str | None = None
+
+    @staticmethod
+    def behind(connection: object) -> Page | None:
+        """Return what a page that `connection` returned is made of."""
+        return connection.__dict__.get("_page")
 
     def part(self, page: Connection[Any], name: str) -> Any:
         """Return the field `name` of `page`."""

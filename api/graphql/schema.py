@@ -34,6 +34,8 @@ from api.graphql.documents.queries import DocumentQueries
 from api.graphql.events.queries import EventQueries
 from api.graphql.events.subscriptions import EventSubscriptions
 from api.graphql.figures.queries import FigureQueries
+from api.graphql.keys.mutations import ApiKeyMutations
+from api.graphql.keys.queries import ApiKeyQueries
 from api.graphql.learning.mutations import ModelMutations, PredictionMutations
 from api.graphql.learning.queries import LearningQueries
 from api.graphql.maintenance.mutations import SparePartMutations, WorkOrderMutations
@@ -61,6 +63,8 @@ from api.graphql.scenarios.queries import ScenarioQueries
 from api.graphql.telemetry.subscriptions import ReadingSubscriptions
 from api.graphql.thread.queries import ThreadQueries
 from api.graphql.thread.subscriptions import ThreadSubscriptions
+from api.graphql.webhooks.mutations import WebhookMutations
+from api.graphql.webhooks.queries import WebhookQueries
 
 SDL_FILE: Final = Path(__file__).with_name("schema.graphql")
 
@@ -82,6 +86,8 @@ class Query(
     LearningQueries,
     ScenarioQueries,
     SparePartQueries,
+    WebhookQueries,
+    ApiKeyQueries,
     NodeQueries,
 ):
     """All root fields that read."""
@@ -106,6 +112,8 @@ MUTATIONS: Final = (
     ScenarioMutations,
     SetpointProposalMutations,
     RecordMutations,
+    WebhookMutations,
+    ApiKeyMutations,
     batch_mutations(),  # after all that it can carry out
 )
 

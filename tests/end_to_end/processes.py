@@ -88,6 +88,11 @@ class Process:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int:
+        """Of the running process."""
+        return self._running.pid
+
+    @property
     def log(self) -> str:
         """What it has said so far."""
         return self._log.read_text(errors="replace")
@@ -167,11 +172,20 @@ class Agent(Process):
     """`heddle agent run` with a configuration and state of its own in `folder`."""
 
     def __init__(
-        self, folder: Path, server_url: str, sources: list[dict[str, Any]], *, once: bool = True
+        self,
+        folder: Path,
+        server_url: str,
+        sources: list[dict[str, Any]],
+        *,
+        once: bool = True,
+        models: list[dict[str, Any]] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "agent.yaml"
-        config.write_text(yaml.safe_dump({"agent": "edge-1", "sources": sources}))
+        declared: dict[str, Any] = {"agent": "edge-1", "sources": sources}
+        if models is not None:
+            declared["models"] = models
+        config.write_text(yaml.safe_dump(declared))
         self.state_dir = folder / "state"
         arguments = [
             "agent",

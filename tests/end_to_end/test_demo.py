@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -49,6 +50,39 @@ def traced(name: str, url: str, demo: Process) -> str:
         time.sleep(0.2)
 
 
+def answer(url: str, document: str) -> dict[str, Any]:
+    told = httpx.post(f"{url}/graphql", json={"query": document}, timeout=20).json()
+    assert "errors" not in told, told
+    data: dict[str, Any] = told["data"]
+    return data
+
+
+def close_the_loop(url: str, demo: Process) -> None:
+    """Desire a flow in GraphQL until the pump, over OPC UA, has it and the twin shows it."""
+    told = answer(
+        url,
+        'mutation { desireSetpoint(input: { idempotencyKey: "close-the-loop", '
+        'assetId: "simulated-pump-1", setpoint: "flow", value: 40, unit: "l/min" }) '
+        "{ __typename ... on Error { message } } }",
+    )
+    assert told["desireSetpoint"]["__typename"] == "DesireSetpointSuccess", told
+    twin = (
+        '{ asset(assetId: "simulated-pump-1") { twin { '
+        "readings { channel value } "
+        'setpoints { setpoint reported(unit: "l/min") } } } }'
+    )
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        state = answer(url, twin)["asset"]["twin"]
+        readings = {r["channel"]: r["value"] or 0.0 for r in state["readings"]}
+        reported = [s["reported"] for s in state["setpoints"] if s["setpoint"] == "flow"]
+        if reported == [pytest.approx(40.0)] and readings.get("flow", 0.0) > 39.0 / 60_000:
+            return
+        assert demo.is_running, demo.log
+        time.sleep(0.5)
+    raise AssertionError(demo.log)
+
+
 def test_the_demo_shows_a_factory_whose_bad_lot_can_be_recalled(folder: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -65,7 +99,8 @@ def test_the_demo_shows_a_factory_whose_bad_lot_can_be_recalled(folder: Path) ->
         assert f"{lot} as the thread knows it" in told
         assert re.search(r"part: .*shipped", told)
         assert re.search(r"failure: \d+ active", told)
-        shown(demo, r"events.*; pump-simulated")
+        shown(demo, r"simulated-pump-1 ONLINE, .*simulated-pump-2 ONLINE")
+        close_the_loop(url, demo)
         assert demo.stop() == 0
 
         seen = len(demo.log)

@@ -297,6 +297,13 @@ async def tell(
     await ledger.append(events)
 
 
+async def tell_of_a_webhook(ledger: Ledger) -> int:
+    """Append the life of a webhook, which no plant's history has; return how many facts it is."""
+    told = [(stream_of(name, e), e) for name, e in samples() if name.startswith("webhook.")]
+    await tell(ledger, told, later=timedelta(hours=1), label="webhooks")
+    return len(told)
+
+
 async def everything(ledger: Ledger, *, backwards: bool) -> None:
     """Record an event of every type, then that each was wrong: said anew, and unsaid."""
     told = [(stream_of(name, event), event) for name, event in samples()]
@@ -414,12 +421,13 @@ def differences(checked: ProjectionCheck) -> list[Any]:
 async def test_what_is_rebuilt_is_what_was_live(ledger: Ledger, database_url: str) -> None:
     """Folded live by runners as it came, policies among them, and then anew from the log."""
     history = await record_history(ledger, HistoryName(parts=60, seed=3, months=12))
+    told = await tell_of_a_webhook(ledger)
     async with running_all(ledger, database_url) as runners:
         await settled(ledger, runners)
         frames = machine_frames("lathe-3-1", count=ROW_FRAMES + 4)
         await record(ledger, frames)
         head = await settled(ledger, runners)
-    assert head > history.position + len(frames), "the policies had nothing to say"
+    assert head > history.position + told + len(frames), "the policies had nothing to say"
     empty = set()
     for projection in FOLDED_ANEW:
         before = await check(ledger.pool, ledger, anew(projection))
@@ -456,6 +464,7 @@ async def test_a_policy_is_not_rebuilt_for_it_would_command_anew(ledger: Ledger)
 async def test_batches_of_any_size_give_the_same_rows(ledger: Ledger) -> None:
     await record_history(ledger, HistoryName(parts=6, seed=3, months=3))
     await record(ledger, machine_frames("lathe-3-1", count=8))
+    await tell_of_a_webhook(ledger)
     head = await ledger.head()
     events = await read_page(ledger, 0, limit=head)
     assert len(events) == head

@@ -10,11 +10,30 @@ from domain.asset import unknown_asset
 from domain.errors import InvalidInput
 from projections.alerts import AlertRow
 from projections.alerts_as_of import alerts_then
-from projections.twin_as_of import twin_as_of
-from projections.twins import Twin
+from projections.plant import PlantProjection
+from projections.twin_as_of import assets_as_of, twin_as_of
+from projections.twin_history import TwinHistoryProjection
+from projections.twins import AssetRow, Twin
 
 TWINS_THEN_MAX: Final = 200
 """Twins as of earlier in one operation: each costs some statements."""
+
+
+ASSETS_THEN: Final = (PlantProjection.name, TwinHistoryProjection.name)
+"""Projections whose rows tell of assets as of earlier."""
+
+
+async def asset_then(context: OperationContext, asked: Asked, asset_id: str) -> AssetRow | None:
+    """Return an asset as of earlier; None where it was not registered yet, or is out of sight."""
+
+    async def load(asset_ids: list[str]) -> list[AssetRow | None]:
+        sight = await context.sight()
+        seen = [name for name in asset_ids if sight.sees_asset(name)]
+        async with context.reads:
+            found = await assets_as_of(context.ledger, seen, asked.as_of)
+        return [found.get(name) for name in asset_ids]
+
+    return await context.loader(("asset then", asked), load).load(asset_id)
 
 
 async def twin_then(context: OperationContext, asked: Asked, asset_id: str) -> Twin:
@@ -56,6 +75,20 @@ async def alerts_then_of(
 ) -> list[AlertRow]:
     """Return a page of an asset's alerts as of earlier; one reading for all that are asked for."""
 
+    rows = await alert_rows_then(context, asked, page.asset_id)
+    wanted = [
+        row
+        for row in rows
+        if (page.before is None or row.position < page.before)
+        and (not page.severities or row.severity in page.severities)
+        and (not page.states or row.state in page.states)
+    ]
+    return wanted[: page.first]
+
+
+async def alert_rows_then(context: OperationContext, asked: Asked, asset_id: str) -> list[AlertRow]:
+    """Return all alerts of an asset as of earlier, newest first."""
+
     async def load(asset_ids: list[str]) -> list[list[AlertRow]]:
         known_at = asked.known_at
         async with context.reads:
@@ -67,12 +100,4 @@ async def alerts_then_of(
             )
         return [found[name] for name in asset_ids]
 
-    rows = await context.loader(("alerts then", asked), load).load(page.asset_id)
-    wanted = [
-        row
-        for row in rows
-        if (page.before is None or row.position < page.before)
-        and (not page.severities or row.severity in page.severities)
-        and (not page.states or row.state in page.states)
-    ]
-    return wanted[: page.first]
+    return await context.loader(("alerts then", asked), load).load(asset_id)

@@ -13,9 +13,11 @@ from api.graphql.context import OperationContext
 from api.graphql.declared import Answer, Declared, TimedCommandInput, mutations
 from domain.asset import (
     CommissionAsset,
+    DeclineSetpoint,
     DesireSetpoint,
     PlaceAsset,
     RegisterAsset,
+    ReportReadingsLost,
     ReportSetpoint,
     RetireAsset,
     Unregistered,
@@ -144,6 +146,18 @@ AssetMutations = mutations(
         Right.REPORT,
         "Say where a machine's set-point stands.",
         "It is known where the set-point stands.",
+    ),
+    Declared(
+        DeclineSetpoint,
+        Right.REPORT,
+        "Say that a machine's agent did not set what was desired, and why.",
+        "It is known that the set-point was not set.",
+    ),
+    Declared(
+        ReportReadingsLost,
+        Right.REPORT,
+        "Say that readings of an asset are lost, between when, and why.",
+        "The loss is recorded.",
     ),
     answer=ASSET_AFTERWARDS,
 )

@@ -10,6 +10,7 @@ import strawberry
 from api.access.rights import Right
 from api.graphql.as_of import Asked, AsOfArgument, asked
 from api.graphql.assets.catalogue import AssetType
+from api.graphql.assets.loaders import ASSETS_THEN, asset_then
 from api.graphql.assets.types import Asset, AssetFilter
 from api.graphql.context import MinPosition, OperationContext, OperationInfo
 from api.graphql.fields import field
@@ -32,12 +33,10 @@ from projections.plant import PlantProjection
 from projections.plant_lists import list_items
 from projections.plant_queries import ItemKind
 from projections.twin_as_of import assets_as_of
-from projections.twin_history import TwinHistoryProjection
 from projections.twins import AssetRow, Lifecycle, TwinProjection, list_assets
 
 CURSOR_KIND: Final = "assets"
 PROJECTIONS_NOW: Final = (TwinProjection.name, AlertProjection.name)
-PROJECTIONS_THEN: Final = (PlantProjection.name, TwinHistoryProjection.name)
 
 
 @strawberry.type
@@ -63,12 +62,12 @@ class AssetQueries:
             await context.wait_for(min_position, TwinProjection.name, AlertProjection.name)
             row = await context.asset_by_asset_id.load(asset_id)
             return None if row is None else Asset.of(row)
-        when = await asked(context, as_of, min_position, *PROJECTIONS_THEN)
+        when = await asked(context, as_of, min_position, *ASSETS_THEN)
         if when.is_now:
             row = await context.asset_by_asset_id.load(asset_id)
             return None if row is None else Asset.of(row)
-        rows = await _assets_then(context, when, [asset_id])
-        return Asset.of(rows[0], when) if rows else None
+        then = await asset_then(context, when, asset_id)
+        return None if then is None else Asset.of(then, when)
 
     @field(
         right=Right.READ,
@@ -98,7 +97,7 @@ class AssetQueries:
         context = info.context
         ledger = context.ledger
         key = "" if after is None else decode_text_cursor(after, CURSOR_KIND, ledger.name)
-        names: tuple[str, ...] = PROJECTIONS_NOW if as_of is None else PROJECTIONS_THEN
+        names: tuple[str, ...] = PROJECTIONS_NOW if as_of is None else ASSETS_THEN
         if locations:
             names = (*names, PlantProjection.name)
         when = await asked(context, as_of, min_position, *names)
@@ -121,6 +120,7 @@ class AssetQueries:
             position=when.position,
             node=Asset.of,
             cursor=lambda row: encode_cursor(CURSOR_KIND, ledger.name, row.asset_id),
+            kept_by="asset_id",
         )
 
     @field(right=Right.READ, description="Every asset type that this server knows, by name.")

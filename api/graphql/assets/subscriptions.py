@@ -18,7 +18,7 @@ from api.graphql.changes import (
     changes,
     cursor_at,
 )
-from api.graphql.context import OperationContext, OperationInfo
+from api.graphql.context import OperationContext, OperationInfo, Told
 from api.graphql.fields import subscription
 from api.graphql.scalars import Position
 from domain.asset import asset_stream, telemetry_stream, unknown_asset
@@ -63,6 +63,7 @@ class TwinSubscriptions:
             head = await context.ledger.head()
             await context.wait_for(Position(head), *_PROJECTIONS)
             context.forget()
+            context.told = Told(head, head)
             after = cursor_at(context, head)
             asset = await _asset(context, asset_id)
             yield TwinMessage(cursor=after, events=0, lag=Position(0), asset=asset)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import strawberry
 
-from api.graphql.fields import field
+from api.graphql.fields import Row, field
 from api.graphql.scalars import Position, described_enum
 from api.graphql.units import InUnit, in_unit
 from domain import asset_model
@@ -64,6 +64,8 @@ class HealthReason:
 @strawberry.type(description="What the latest values and open alerts say of an asset.")
 class Health:
     """`domain.health.Health`."""
+
+    ROW: ClassVar[Row] = Row(AssessedHealth, {"status": None, "index": None})
 
     status: HealthStatus = strawberry.field(description="The worst finding.")
     index: float | None = strawberry.field(
@@ -200,6 +202,18 @@ Channels = Annotated[
 class Twin:
     """`projections.twins.Twin`."""
 
+    ROW: ClassVar[Row] = Row(
+        twins.Twin,
+        {
+            "as_of": None,
+            "position": None,
+            "connectivity": None,
+            "last_reading_at": None,
+            "open_alert_count": None,
+            "health": None,
+        },
+    )
+
     twin: strawberry.Private[twins.Twin]
     described: strawberry.Private[asset_model.AssetType]
     as_of: datetime = strawberry.field(description="When it was judged: ages count from here.")
@@ -231,10 +245,12 @@ class Twin:
     @field(description="What each channel reads, in the order of the asset's type.")
     def readings(self, channels: Channels = None) -> list[ChannelReading]:
         """Return the readings of `channels`."""
-        wanted = self.described.channels
+        found = {reading.channel: reading for reading in self.twin.readings}
         if channels is not None:
             wanted = tuple(self.described.channel(name) for name in dict.fromkeys(channels))
-        found = {reading.channel: reading for reading in self.twin.readings}
+        else:
+            # Raw values and features are channels of the type, too, where there are any.
+            wanted = (*self.described.channels, *self.described.derived(sorted(found)))
         worst = _worst_by_channel(self.twin.health)
         return [
             ChannelReading.of(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 from uuid import UUID
 
 import strawberry
@@ -17,7 +18,7 @@ from api.graphql.assets.twin import Channels, Twin
 from api.graphql.context import AlertPage, OperationContext, OperationInfo
 from api.graphql.events.queries import payloads_for, resolve_events
 from api.graphql.events.types import Event
-from api.graphql.fields import field
+from api.graphql.fields import Many, Row, field
 from api.graphql.filters import chosen
 from api.graphql.maintenance.queries import (
     AssetWorkOrderFilter,
@@ -49,6 +50,7 @@ from domain.asset_model import Channel, Severity
 from domain.asset_types import asset_type
 from domain.errors import NotFound
 from eventlog import reading
+from projections import twins
 from projections.alerts import AlertRow, AlertState
 from projections.maintenance import MaintenanceProjection
 from projections.plant import PlantProjection
@@ -92,9 +94,37 @@ class AssetFilter:
     )
 
 
+async def _rows_of_twins(context: OperationContext, assets: Sequence[Asset]) -> list[twins.Twin]:
+    """Return what the projections say of the twins of `assets`."""
+    if all(asset.then is None for asset in assets):
+        return await context.twins_of([asset.row for asset in assets])
+    return await asyncio.gather(*(asset.found_twin(context) for asset in assets))
+
+
+async def _twins_of(context: OperationContext, assets: Sequence[Asset]) -> list[Twin]:
+    """Return the twins of `assets`, as their field `twin` does for one."""
+    found = await _rows_of_twins(context, assets)
+    return [
+        Twin.of(twin, asset_type(asset.row.asset_type))
+        for asset, twin in zip(assets, found, strict=True)
+    ]
+
+
 @strawberry.type(description="A machine.")
 class Asset(Node):
     """`projections.twins.AssetRow`."""
+
+    ROW: ClassVar[Row] = Row(
+        AssetRow,
+        {
+            "id": lambda row: encode_id(ASSET, row.asset_id),
+            "asset_id": None,
+            "title": None,
+            "lifecycle": None,
+            "version": None,
+            "registered_at": None,
+        },
+    )
 
     row: strawberry.Private[AssetRow]
     then: strawberry.Private[Asked | None]
@@ -125,14 +155,19 @@ class Asset(Node):
         """Return the asset's type."""
         return AssetType.of(asset_type(self.row.asset_type))
 
-    @field(description="What it is and reads now, or read then.", loads=True)
+    @field(
+        description="What it is and reads now, or read then.",
+        loads=Many(_twins_of, _rows_of_twins, OperationContext.twins_of),
+    )
     async def twin(self, info: OperationInfo) -> Twin:
         """Return the asset's twin."""
+        return Twin.of(await self.found_twin(info.context), asset_type(self.row.asset_type))
+
+    async def found_twin(self, context: OperationContext) -> twins.Twin:
+        """Return what the projections say of it."""
         if self.then is None:
-            found = await info.context.twin_by_asset.load(self.row)
-        else:
-            found = await twin_then(info.context, self.then, self.row.asset_id)
-        return Twin.of(found, asset_type(self.row.asset_type))
+            return await context.twin_by_asset.load(self.row)
+        return await twin_then(context, self.then, self.row.asset_id)
 
     @field(description="The location that it stands in; null where it stands in none.")
     async def location(self, info: OperationInfo) -> Location | None:
@@ -430,4 +465,5 @@ def alert_connection(
         position=position,
         node=Alert.of,
         cursor=lambda row: encode_cursor(ALERT_CURSOR, context.ledger.name, row.position),
+        kept_by="alert_id",
     )

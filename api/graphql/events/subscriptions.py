@@ -14,7 +14,7 @@ import strawberry
 
 from api.access.rights import Right
 from api.access.sight import StreamsInSight
-from api.graphql.context import OperationInfo
+from api.graphql.context import OperationInfo, Told
 from api.graphql.events.queries import Filter, event_filter, payloads_for, position_after
 from api.graphql.events.types import CURSOR_KIND, Event, EventMessage, event_cursor
 from api.graphql.fields import subscription
@@ -23,7 +23,7 @@ from api.graphql.scalars import Cursor, Position
 from domain.errors import Unavailable
 from eventlog.database import CONNECTION_LOST
 from eventlog.envelope import RecordedEvent
-from eventlog.reading import EventFilter, PayloadOf
+from eventlog.reading import POSITION_MAX, EventFilter, PayloadOf
 from eventlog.tail import Tail
 
 RETRIES_MAX: Final = 18
@@ -56,17 +56,20 @@ class EventSubscriptions:
         filter: Filter = None,
     ) -> AsyncGenerator[EventMessage, None]:
         """Yield messages for as long as the client listens."""
-        tail = info.context.services.tail
+        context, tail = info.context, info.context.services.tail
         wanted = event_filter(filter)
         payloads = payloads_for(info.selected_fields)
         head = await tail.ledger.head()
-        after = info.context.resume_after or after
+        after = context.resume_after or after
         start = head if after is None else position_after(tail.ledger, after, head)
-        in_sight = StreamsInSight(info.context.services.sights, info.context.identity)
-        async with aclosing(follow_or_tell(tail, start, wanted, payloads)) as events:
+        context.told = Told(start, start)
+        in_sight = StreamsInSight(context.services.sights, context.identity)
+        following = follow_or_tell(tail, start, wanted, payloads, context.up_to)
+        async with aclosing(following) as events:
             async for event in events:
                 if not await in_sight.includes(event.stream, event.position):
                     continue
+                context.told = Told(event.position, event.position, lasts=True)
                 yield EventMessage(
                     cursor=event_cursor(event),
                     event=Event.of(event),
@@ -75,9 +78,13 @@ class EventSubscriptions:
 
 
 async def follow_or_tell(
-    tail: Tail, after: int, wanted: EventFilter, payloads: PayloadOf
+    tail: Tail, after: int, wanted: EventFilter, payloads: PayloadOf, up_to: int | None = None
 ) -> AsyncGenerator[RecordedEvent, None]:
     """Yield what `tail` follows beyond `after`, and tell where to resume when that has to end.
+
+    Parameters
+    ----------
+    up_to : end once everything up to this position was yielded; None: go on for ever
 
     Raises
     ------
@@ -85,7 +92,13 @@ async def follow_or_tell(
         ``log.unavailable`` after `RETRIES_MAX` attempts in a row that failed; its value is the
         cursor from which to resume
     """
-    following = tail.follow(after, wanted=wanted, payloads=payloads, retries_max=RETRIES_MAX)
+    following = tail.follow(
+        after,
+        wanted=wanted,
+        payloads=payloads,
+        retries_max=RETRIES_MAX,
+        up_to=POSITION_MAX if up_to is None else up_to,
+    )
     try:
         async with aclosing(following) as events:
             async for event in events:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import strawberry
 
 from api.graphql.context import OperationInfo
-from api.graphql.fields import field
+from api.graphql.fields import Row, field
 from api.graphql.scalars import Column, Cursor, Position, described_enum
 from api.graphql.thread.in_sight import trace_in_sight
 from domain.errors import InvalidInput
@@ -136,6 +136,8 @@ described_enum(
 class ThreadNode:
     """`projections.trace.TraceNode`."""
 
+    ROW: ClassVar[Row] = Row(TraceNode, dict.fromkeys((*TraceNode._fields, "missing")))
+
     key: str = strawberry.field(
         description="Its stream or revision, such as `part:SN-1042` or `document:DRW-7@B`."
     )
@@ -165,6 +167,8 @@ class ThreadNode:
 @strawberry.type(description="A link between two things in a trace.")
 class ThreadLink:
     """`projections.trace.TraceEdge`."""
+
+    ROW: ClassVar[Row] = Row(TraceEdge, dict.fromkeys(TraceEdge._fields))
 
     kind: LinkKind = strawberry.field(description="How the cause led to the effect.")
     cause: str = strawberry.field(description="Key of the cause.")
@@ -225,6 +229,16 @@ class ThreadLinkColumns:
     positions: Column = strawberry.field(description="Positions of the events that say so.")
 
 
+def _rows_of_nodes(graph: ThreadGraph) -> Sequence[TraceNode]:
+    _check_objects("nodes", len(graph.traced.nodes))
+    return graph.traced.nodes
+
+
+def _rows_of_links(graph: ThreadGraph) -> Sequence[TraceEdge]:
+    _check_objects("links", len(graph.traced.edges))
+    return graph.traced.edges
+
+
 @strawberry.type(
     description="A graph: things and the links among them, the nearest to the roots first."
 )
@@ -238,21 +252,21 @@ class ThreadGraph:
 
     @field(
         description=f"The things, at most {OBJECTS_MAX}: for more ask for `nodeColumns`, which "
-        "cost a fraction."
+        "cost a fraction.",
+        rows=_rows_of_nodes,
     )
     def nodes(self) -> list[ThreadNode]:
         """Return the nodes as objects."""
-        _check_objects("nodes", len(self.traced.nodes))
-        return [ThreadNode.of(node) for node in self.traced.nodes]
+        return [ThreadNode.of(node) for node in _rows_of_nodes(self)]
 
     @field(
         description=f"The links among the things, at most {OBJECTS_MAX}: for more ask for "
-        "`linkColumns`. A link comes with the later one of its two things."
+        "`linkColumns`. A link comes with the later one of its two things.",
+        rows=_rows_of_links,
     )
     def links(self) -> list[ThreadLink]:
         """Return the links as objects."""
-        _check_objects("links", len(self.traced.edges))
-        return [ThreadLink.of(edge) for edge in self.traced.edges]
+        return [ThreadLink.of(edge) for edge in _rows_of_links(self)]
 
     @field(description="The things as columns.")
     def node_columns(self) -> ThreadNodeColumns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
@@ -18,6 +19,9 @@ import pytest
 
 from api.app import projections
 from domain.frames import Quality
+from domain.material.part import CreatePart
+from domain.material.process_run import CompleteProcessRun, StartProcessRun
+from eventlog.commands import handle
 from projections.projection import Policy
 from projections.reading_slices import slices_of
 from projections.readings import read_raw
@@ -28,6 +32,7 @@ from tests.database import new_database
 pytestmark = pytest.mark.anyio
 
 LATEST_NS = 2**62
+MARCH = {"from": "2020-03-01T00:00:00Z", "to": "2020-04-01T00:00:00Z"}
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +273,63 @@ async def test_figures_are_a_row_an_asset(exporting: Server) -> None:
     assert energy.text.splitlines()[1].startswith('"pump-2",0,0,')
 
 
+async def test_oee_is_what_the_query_says_of_a_planned_period(exporting: Server) -> None:
+    for command, minute in (
+        (StartProcessRun("R-1", "pump-3", "wet"), 0),
+        (CreatePart("SN-1", "GEAR", run_id="R-1"), 5),
+        (CompleteProcessRun("R-1", energy_j=100.0), 10),
+    ):
+        await handle(
+            exporting.ledger,
+            command,
+            actor="user:test",
+            occurred_at=START + timedelta(minutes=minute),
+            event_id=lambda _: uuid.uuid4(),
+        )
+    head = await exporting.ledger.head()
+    for runner in exporting.services.runners.values():
+        await runner.wait_for(head, 20)
+    period = {"from": "2020-03-09T12:00:00Z", "to": "2020-03-09T13:00:00Z"}
+
+    rows = await rows_of(
+        exporting, "oee", from_=period["from"], to=period["to"], cycle_times="wet:300,dry@kg:2.5"
+    )
+    missing = await exporting.http.get("/v1/export/oee", params=period)
+    told = await exporting.ask(
+        """
+        query($period: PeriodInput!, $planned: PlannedTimeInput!) { figures(period: $period) {
+          oee(planned: [$planned], cycleTimes: [{ operation: "wet", cycleS: 300 }]) {
+            byAsset { assetId figures {
+              oeeRatio availabilityRatio effectivenessRatio qualityRatio idleLoss items runs
+            } }
+          }
+        } }
+        """,
+        period=period,
+        planned=period,
+    )
+
+    made = rows[-1]
+    assert [row["asset_id"] for row in rows] == ["pump-1", "pump-2", "pump-3"]
+    assert made["production_s"] == 600
+    assert made["effectiveness_ratio"] == 0.5
+    assert made["items"] == made["runs"] == 1
+    for row, one in zip(rows, told["figures"]["oee"]["byAsset"], strict=True):
+        assert one == {
+            "assetId": row["asset_id"],
+            "figures": {
+                "oeeRatio": row["oee_ratio"],
+                "availabilityRatio": row["availability_ratio"],
+                "effectivenessRatio": row["effectiveness_ratio"],
+                "qualityRatio": row["quality_ratio"],
+                "idleLoss": row["idle_loss_s"],
+                "items": row["items"],
+                "runs": row["runs"],
+            },
+        }
+    assert await code(missing) == (400, "figure.cycle_time_missing")
+
+
 # --- what is refused ----------------------------------------------------------------------
 
 
@@ -290,6 +352,15 @@ async def test_figures_are_a_row_an_asset(exporting: Server) -> None:
         ("rollups", {"resolution": "1s"}, (400, "export.malformed_parameter")),
         ("events", {"after": "x"}, (400, "export.malformed_parameter")),
         ("reliability", {}, (400, "figure.period_missing")),
+        ("oee", {"cycle_times": "turning"}, (400, "figure.period_missing")),
+        *(
+            (
+                "oee",
+                {**MARCH, "cycle_times": text},
+                (400, "export.malformed_parameter"),
+            )
+            for text in ("turning", "turning:soon", "turning:0", "turning:inf", "turning@:3", ":3")
+        ),
     ],
 )
 async def test_what_cannot_be_exported_is_refused_with_its_code(

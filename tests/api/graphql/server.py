@@ -26,6 +26,7 @@ from api.graphql.scalars import Cursor
 from api.http_protocol import BoundedHttpProtocol
 from api.services import Services
 from api.settings import ServerSettings
+from api.websocket_protocol import FrameProtocol
 from domain.asset import CommissionAsset, RegisterAsset, telemetry_stream
 from domain.asset_types import asset_type
 from domain.frame_checks import header_for, mark_out_of_range
@@ -221,22 +222,36 @@ class Server:
 
     @asynccontextmanager
     async def socket(
-        self, headers: Mapping[str, str] | None = None, *, initialise: bool = True
+        self,
+        headers: Mapping[str, str] | None = None,
+        *,
+        initialise: bool = True,
+        messages_max: int | None = None,
     ) -> AsyncIterator[Socket]:
-        """Open a WebSocket, acknowledged unless told otherwise."""
+        """Open a WebSocket, acknowledged unless told otherwise.
+
+        Parameters
+        ----------
+        messages_max : messages that the client takes in before somebody asks for one; None: all
+        """
         async with connect(
             self.url.replace("http", "ws", 1) + "/graphql",
             subprotocols=[Subprotocol("graphql-transport-ws")],
             additional_headers=headers,
             max_size=None,
-            max_queue=None,
+            max_queue=messages_max,
             proxy=None,
         ) as connection:
             opened = Socket(connection)
             if initialise:
                 await opened.send({"type": "connection_init"})
                 assert await opened.receive() == {"type": "connection_ack"}
-            yield opened
+            try:
+                yield opened
+            finally:
+                if messages_max is not None:
+                    # To close in order it would have to take in what it left in the line.
+                    connection.transport.abort()
 
 
 class Socket:
@@ -305,7 +320,7 @@ async def serving(
             _services(database_url, clock, settings, projections)
         )
         application = create_app(services)
-        url = await stack.enter_async_context(_listening(application))
+        url = await stack.enter_async_context(listening(application))
         client = httpx.AsyncClient(base_url=url, timeout=WAIT_S, trust_env=False)
         http = await stack.enter_async_context(client)
         yield Server(url, services, clock, http, application)
@@ -335,7 +350,7 @@ async def _services(
 
 
 @asynccontextmanager
-async def _listening(application: Application) -> AsyncIterator[str]:
+async def listening(application: Application) -> AsyncIterator[str]:
     # asyncio switches Nagle's algorithm off only where the protocol is named.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
@@ -344,7 +359,8 @@ async def _listening(application: Application) -> AsyncIterator[str]:
         log_level="error",
         http=BoundedHttpProtocol,
         lifespan="off",
-        ws="websockets-sansio",
+        ws=FrameProtocol,
+        ws_per_message_deflate=False,
         timeout_graceful_shutdown=1,
     )
     server = _QuietServer(config)

@@ -11,6 +11,7 @@ import pytest
 
 from api.access.sight import Sight
 from api.graphql.context import OperationContext
+from api.graphql.relay import encode_id
 from domain.asset import (
     AcknowledgeAlert,
     ClearAlert,
@@ -128,6 +129,45 @@ async def test_asset_is_told_at_every_position_as_it_was_told_then(loops: Server
             for reading in each["twin"]["readings"]:
                 reading.pop("ageS")
         assert found == then, position
+
+
+async def test_node_tells_assets_and_alerts_as_of_earlier(loops: Server) -> None:
+    document = """
+      query($asset: ID!, $alert: ID!, $asOf: AsOf) {
+        asset: node(id: $asset, asOf: $asOf) { id ... on Asset { lifecycle version } }
+        nodes(ids: [$asset, $alert], asOf: $asOf) {
+          id ... on Asset { twin { openAlertCount } } ... on Alert { state acknowledgedBy }
+        }
+      }
+    """
+    ids = {
+        "asset": encode_id("Asset", "pump-1"),
+        "alert": encode_id("Alert", str(alert(0, "pump-1").alert_id)),
+    }
+    before = await loops.ledger.head()
+    await loops.register("pump-1")
+    told: dict[int, Any] = {before: None, await loops.ledger.head(): ("REGISTERED", 1, 0, None)}
+    await loops.command(CommissionAsset("pump-1"))
+    told[await loops.ledger.head()] = ("IN_SERVICE", 2, 0, None)
+    await loops.command(alert(0, "pump-1"))
+    told[await loops.ledger.head()] = ("IN_SERVICE", 3, 1, "RAISED")
+    await loops.command(AcknowledgeAlert("pump-1", alert(0, "pump-1").alert_id, "seen"))
+    told[await loops.ledger.head()] = ("IN_SERVICE", 4, 1, "ACKNOWLEDGED")
+    await loops.command(ClearAlert("pump-1", alert(0, "pump-1").alert_id, 6e-4))
+    await loops.command(RetireAsset("pump-1", "worn"))
+
+    now = await loops.ask(document, **ids)
+    assert now["asset"]["lifecycle"] == "RETIRED"
+    assert now["nodes"][1]["state"] == "CLEARED"
+    for position, expected in told.items():
+        found = await loops.ask(document, **ids, asOf={"position": position})
+        if expected is None:
+            assert found == {"asset": None, "nodes": [None, None]}
+            continue
+        lifecycle, version, open_alerts, state = expected
+        assert found["asset"] == {"id": ids["asset"], "lifecycle": lifecycle, "version": version}
+        assert found["nodes"][0]["twin"] == {"openAlertCount": open_alerts}
+        assert (found["nodes"][1] or {"state": None})["state"] == state, position
 
 
 async def test_asset_is_told_as_it_was_true_at_a_moment(loops: Server) -> None:

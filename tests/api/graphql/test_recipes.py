@@ -77,6 +77,24 @@ async def test_readings_come_as_the_page_says(server: Server) -> None:
     assert flow["values"] == []
 
 
+async def test_tables_of_rollups_have_the_columns_that_the_page_names(server: Server) -> None:
+    await server.register("pump-loop-1")
+    await server.record(frame_of("pump-loop-1", {"pressure": ("bar", [0.5, 0.6])}))
+    (grafana,) = re.findall(r"`http://127\.0\.0\.1:8000(/v1/export/rollups\?[^`]+)`", PAGE)
+    asked = grafana.replace("${__from:date:iso}", "2020-03-09T10:00:00.000Z")
+    path, mentioned = "/v1/export/rollups", {"start", "mean", "channel"}
+    power_bi = dict(re.findall(r'(\w+) = "([^"]+)"', PAGE.partition("Query = [")[2].split("]")[0]))
+
+    for response in (
+        await server.http.get(asked.replace("${__to:date:iso}", "2020-03-09T13:00:00.000Z")),
+        await server.http.get(path, params=power_bi),
+    ):
+        assert response.status_code == 200, response.text
+        header = response.text.splitlines()[0].replace('"', "").split(",")
+        assert mentioned <= set(header)
+    assert power_bi["format"] == "csv"
+
+
 async def test_pages_are_turned_as_the_page_says(server: Server) -> None:
     await server.register("a", commission=True)
     document = first_with("hasNextPage")

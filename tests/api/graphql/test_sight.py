@@ -58,8 +58,17 @@ KEYED: Final = {
 }
 """Root fields that take one natural key, and the category of the streams that it names."""
 
-SHARED: Final = {"assetType", "alert", "document", "documentRevision", "instrument", "model"}
-"""Root fields that take one key, of what is everybody's; an alert's key is a random number."""
+SHARED: Final = {
+    "assetType",
+    "alert",
+    "document",
+    "documentRevision",
+    "instrument",
+    "model",
+    "webhook",
+    "apiKey",
+}
+"""Root fields that take one key, of what is everybody's; or a random number is their key."""
 
 
 WITHOUT_STREAMS: Final = {"alert", "failure", "shipment"}

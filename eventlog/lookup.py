@@ -12,14 +12,53 @@ from eventlog.appends import Append, Appended, IdempotencyKey, Placed
 from eventlog.batch import Existing, Head, Known, Stored, check_same_content
 from eventlog.database import Connection, Pool
 
-_CONTENT: Final = (
-    "e.stream, e.type, e.schema_version, e.payload_sha256, e.position, e.version, e.recorded_at"
-)
+# Each key is looked up by itself: `offset 0` is what the planner does not look beyond. A plan that
+# the writer's connection has made while a table was small would read all of it for ever, and that
+# under the lock of the ledger. Events are asked for by a range, in order, because only their key
+# gives them so: while there are few, every index that begins with the ledger looks as good.
+_EVENT: Final = """
+    cross join lateral (
+        select e.stream, e.type, e.schema_version, e.payload_sha256, e.position, e.version,
+            e.recorded_at
+        from event e where e.ledger_id = $1
+            and e.position between found.position and found.position
+        order by e.position offset 0
+    ) event
+"""
+_VERSIONS: Final = """
+    select found.stream, found.version from unnest($2::text[]) w (stream)
+    cross join lateral (
+        select s.stream, s.version from stream_head s
+        where s.ledger_id = $1 and s.stream = w.stream offset 0
+    ) found
+"""
+_IDENTIFIED: Final = f"""
+    select w.event_id as found, event.* from unnest($2::uuid[]) w (event_id)
+    cross join lateral (
+        select i.position from event_identity i
+        where i.ledger_id = $1 and i.event_id = w.event_id offset 0
+    ) found {_EVENT}
+"""
+_NUMBERED: Final = f"""
+    select w.source as found, w.sequence, event.*
+    from unnest($2::text[], $3::bigint[]) w (source, sequence)
+    cross join lateral (
+        select s.position from source_sequence s
+        where s.ledger_id = $1 and s.source = w.source and s.sequence = w.sequence offset 0
+    ) found {_EVENT}
+"""
 _KEYED: Final = """
-    select k.key, k.content_sha256, e.position, e.version, e.recorded_at
-    from idempotency_key k join event e on e.ledger_id = k.ledger_id
-        and e.position between k.first_position and k.last_position
-    where k.ledger_id = $1 and k.key = any($2::text[]) order by e.position
+    select w.key, found.content_sha256, event.* from unnest($2::text[]) w (key)
+    cross join lateral (
+        select k.content_sha256, k.first_position, k.last_position from idempotency_key k
+        where k.ledger_id = $1 and k.key = w.key offset 0
+    ) found
+    cross join lateral (
+        select e.position, e.version, e.recorded_at from event e where e.ledger_id = $1
+            and e.position between found.first_position and found.last_position
+        order by e.position offset 0
+    ) event
+    order by event.position
 """
 
 
@@ -38,11 +77,7 @@ async def read_versions(
     source: Pool | Connection, ledger_id: int, streams: Iterable[str]
 ) -> dict[str, int]:
     """Return the version of each of `streams` that exists."""
-    rows = await source.fetch(
-        "select stream, version from stream_head where ledger_id = $1 and stream = any($2::text[])",
-        ledger_id,
-        list(streams),
-    )
+    rows = await source.fetch(_VERSIONS, ledger_id, list(streams))
     return {row["stream"]: row["version"] for row in rows}
 
 
@@ -79,33 +114,17 @@ async def recall(
 async def read_known(connection: Connection, ledger_id: int, requests: Sequence[Append]) -> Known:
     """Return what the log holds under all keys of `requests`."""
     events = [event for request in requests for event in request.events]
-    keys = [r.idempotency.key for r in requests if r.idempotency is not None]
+    keys = list({r.idempotency.key for r in requests if r.idempotency is not None})
     numbered = [event for event in events if event.source is not None]
     streams = {event.stream for event in events}.union(*(r.expected for r in requests))
     known = Known(versions=await read_versions(connection, ledger_id, streams))
-    for row in await connection.fetch(
-        f"""
-        select i.event_id as found, {_CONTENT} from event_identity i
-        join event e on e.ledger_id = i.ledger_id and e.position = i.position
-        where i.ledger_id = $1 and i.event_id = any($2::uuid[])
-        """,
-        ledger_id,
-        [event.event_id for event in events],
-    ):
+    ids = [event.event_id for event in events]
+    for row in await connection.fetch(_IDENTIFIED, ledger_id, ids):
         known.identities[row["found"].int] = _existing(row)
     if numbered:
-        for row in await connection.fetch(
-            f"""
-            select s.source as found, s.sequence, {_CONTENT}
-            from unnest($2::text[], $3::bigint[]) as w(source, sequence)
-            join source_sequence s on s.ledger_id = $1
-                and s.source = w.source and s.sequence = w.sequence
-            join event e on e.ledger_id = s.ledger_id and e.position = s.position
-            """,
-            ledger_id,
-            [event.source for event in numbered],
-            [event.sequence for event in numbered],
-        ):
+        sources = [event.source for event in numbered]
+        sequences = [event.sequence for event in numbered]
+        for row in await connection.fetch(_NUMBERED, ledger_id, sources, sequences):
             known.sequences[row["found"], row["sequence"]] = _existing(row)
     if keys:
         placed: dict[str, list[Placed]] = {}

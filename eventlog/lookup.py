@@ -16,6 +16,13 @@ from eventlog.database import Connection, Pool
 # the writer's connection has made while a table was small would read all of it for ever, and that
 # under the lock of the ledger. Events are asked for by a range, in order, because only their key
 # gives them so: while there are few, every index that begins with the ledger looks as good.
+_VERSIONS: Final = """
+    from unnest($2::text[]) w (stream)
+    cross join lateral (
+        select s.version from stream_head s
+        where s.ledger_id = $1 and s.stream = w.stream offset 0
+    ) found
+"""
 _EVENT: Final = """
     cross join lateral (
         select e.stream, e.type, e.schema_version, e.payload_sha256, e.position, e.version,
@@ -25,27 +32,30 @@ _EVENT: Final = """
         order by e.position offset 0
     ) event
 """
-_VERSIONS: Final = """
-    select found.stream, found.version from unnest($2::text[]) w (stream)
-    cross join lateral (
-        select s.stream, s.version from stream_head s
-        where s.ledger_id = $1 and s.stream = w.stream offset 0
-    ) found
-"""
 _IDENTIFIED: Final = f"""
-    select w.event_id as found, event.* from unnest($2::uuid[]) w (event_id)
+    from unnest($3::uuid[]) w (event_id)
     cross join lateral (
         select i.position from event_identity i
         where i.ledger_id = $1 and i.event_id = w.event_id offset 0
     ) found {_EVENT}
 """
 _NUMBERED: Final = f"""
-    select w.source as found, w.sequence, event.*
-    from unnest($2::text[], $3::bigint[]) w (source, sequence)
+    from unnest($4::text[], $5::bigint[]) w (source, sequence)
     cross join lateral (
         select s.position from source_sequence s
         where s.ledger_id = $1 and s.source = w.source and s.sequence = w.sequence offset 0
     ) found {_EVENT}
+"""
+_KNOWN: Final = f"""
+    select null::uuid as event_id, null::text as source, null::bigint as sequence,
+        w.stream, null::text as type, null::smallint as schema_version,
+        null::bytea as payload_sha256, null::bigint as position, found.version,
+        null::timestamptz as recorded_at
+    {_VERSIONS}
+    union all
+    select w.event_id, null, null, event.* {_IDENTIFIED}
+    union all
+    select null, w.source, w.sequence, event.* {_NUMBERED}
 """
 _KEYED: Final = """
     select w.key, found.content_sha256, event.* from unnest($2::text[]) w (key)
@@ -62,12 +72,10 @@ _KEYED: Final = """
 """
 
 
-async def read_head(source: Pool | Connection, ledger_id: int, *, lock: bool = False) -> Head:
-    """Return where a ledger ends; `lock` keeps it there until the transaction ends."""
+async def read_head(source: Pool | Connection, ledger_id: int) -> Head:
+    """Return where a ledger ends."""
     row = await source.fetchrow(
-        "select position, recorded_at, frontier, root from ledger where ledger_id = $1"
-        + (" for update" if lock else ""),
-        ledger_id,
+        "select position, recorded_at, frontier, root from ledger where ledger_id = $1", ledger_id
     )
     assert row is not None, "the ledger's row is never deleted"
     return Head(row["position"], row["recorded_at"], row["frontier"], row["root"])
@@ -77,7 +85,9 @@ async def read_versions(
     source: Pool | Connection, ledger_id: int, streams: Iterable[str]
 ) -> dict[str, int]:
     """Return the version of each of `streams` that exists."""
-    rows = await source.fetch(_VERSIONS, ledger_id, list(streams))
+    rows = await source.fetch(
+        f"select w.stream, found.version {_VERSIONS}", ledger_id, list(streams)
+    )
     return {row["stream"]: row["version"] for row in rows}
 
 
@@ -117,15 +127,21 @@ async def read_known(connection: Connection, ledger_id: int, requests: Sequence[
     keys = list({r.idempotency.key for r in requests if r.idempotency is not None})
     numbered = [event for event in events if event.source is not None]
     streams = {event.stream for event in events}.union(*(r.expected for r in requests))
-    known = Known(versions=await read_versions(connection, ledger_id, streams))
-    ids = [event.event_id for event in events]
-    for row in await connection.fetch(_IDENTIFIED, ledger_id, ids):
-        known.identities[row["found"].int] = _existing(row)
-    if numbered:
-        sources = [event.source for event in numbered]
-        sequences = [event.sequence for event in numbered]
-        for row in await connection.fetch(_NUMBERED, ledger_id, sources, sequences):
-            known.sequences[row["found"], row["sequence"]] = _existing(row)
+    known = Known()
+    for row in await connection.fetch(
+        _KNOWN,
+        ledger_id,
+        list(streams),
+        [event.event_id for event in events],
+        [event.source for event in numbered],
+        [event.sequence for event in numbered],
+    ):
+        if row["event_id"] is not None:
+            known.identities[row["event_id"].int] = _existing(row)
+        elif row["source"] is not None:
+            known.sequences[row["source"], row["sequence"]] = _existing(row)
+        else:
+            known.versions[row["stream"]] = row["version"]
     if keys:
         placed: dict[str, list[Placed]] = {}
         for row in await connection.fetch(_KEYED, ledger_id, keys):

@@ -292,15 +292,10 @@ class ProjectionRunner:
             self._recovered()
 
     async def _pause(self) -> None:
-        """Let events gather for a while, as long as they come and nobody waits for them."""
-        while self.active and self.lag < BATCH_EVENTS_MAX and not self._waiting:
-            delay_s = self._next_fold_at - asyncio.get_running_loop().time()
-            if delay_s <= 0:
-                return
-            head = self._tail.position
-            await self._rest(min(delay_s, FOLD_INTERVAL_S_MIN))
-            if self._tail.position == head:
-                return
+        """Let events gather for a while, unless there are many already or somebody waits."""
+        delay_s = self._next_fold_at - asyncio.get_running_loop().time()
+        if delay_s > 0 and self.lag < BATCH_EVENTS_MAX and not self._waiting:
+            await self._rest(delay_s)
 
     def _set_pace(self, began: float) -> None:
         took_s = asyncio.get_running_loop().time() - began

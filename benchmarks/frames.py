@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.frame_copy import copy_frames
+from benchmarks.frame_writers import PROCESSES, rate_of_processes
 from benchmarks.report import Figure, Report
 from benchmarks.scratch import run_as_served, scratch_server
 from domain.asset import telemetry_stream
@@ -81,10 +83,17 @@ def run(arguments: argparse.Namespace) -> Report:
         # A log of its own: rows of another recording would fill the gaps that this one leaves.
         with scratch_server() as server:
             run_as_served(_measure_log(report, name, recording, goal_bytes, arguments, server.url))
+            record = partial(_record_share, recording, arguments)
+            rate = rate_of_processes(server.url, "plant-3", record)
+            limit = report.figures[f"{name}_20_frames_a_transaction"].limit
+            report.figures[f"{name}_20_frames_from_{PROCESSES}_processes"] = Figure(
+                rate, "readings/s", limit, 7_000_000
+            )
     report.notes = [
         f"frames of {ROWS_A_FRAME} readings of 8 channels, {arguments.assets} assets, fsync on; "
         "from arrays: building, checking, encoding, hashing and statistics are part of it",
-        f"{FRAMES_A_TRANSACTION} frames a transaction: windows of one asset, two callers; "
+        f"{FRAMES_A_TRANSACTION} frames a transaction: windows of one asset, two callers, in one "
+        f"process or in each of {PROCESSES} that write to one ledger; "
         "200 agents: made from arrays together, one window an append, all at once",
         "limit: COPY of the same rows, as many a transaction; the wide table is filled from the "
         "same arrays, 2,500 rows a transaction",
@@ -233,9 +242,10 @@ async def _measure_log(
             await _wide_copy(pool, recording), "readings/s"
         )
         before = await _log_bytes(pool)
-        rate = await _transactions(ledger, recording, arguments)
+        started = time.perf_counter()
+        readings = await _transactions(ledger, recording, arguments, range(arguments.assets))
+        rate = readings / (time.perf_counter() - started)
         stored = await _log_bytes(pool) - before
-        readings = _rounds(arguments) * arguments.assets * FRAMES_A_TRANSACTION * 8 * ROWS_A_FRAME
         report.figures[f"{name}_20_frames_a_transaction"] = Figure(
             rate, "readings/s", limit, 7_000_000
         )
@@ -261,14 +271,21 @@ def _rounds(arguments: argparse.Namespace) -> int:
     return max(1, frames // (assets * FRAMES_A_TRANSACTION))
 
 
+async def _record_share(
+    recording: Recording, arguments: argparse.Namespace, ledger: Ledger, number: int
+) -> int:
+    """Append the windows of the assets of process `number`; return how many readings they have."""
+    assets = range(number, arguments.assets, PROCESSES)
+    return await _transactions(ledger, recording, arguments, assets)
+
+
 async def _transactions(
-    ledger: Ledger, recording: Recording, arguments: argparse.Namespace
-) -> float:
-    """Return readings/s of two callers that append the windows of one asset after another."""
+    ledger: Ledger, recording: Recording, arguments: argparse.Namespace, assets: Sequence[int]
+) -> int:
+    """Have two callers append the windows of one of `assets` after another; return the readings."""
     windows = _Windows(recording, arguments.assets)
-    turns = iter([a for _ in range(_rounds(arguments)) for a in range(arguments.assets)])
+    turns = iter([asset for _ in range(_rounds(arguments)) for asset in assets])
     readings = 0
-    started = time.perf_counter()
 
     async def caller() -> None:
         nonlocal readings
@@ -278,7 +295,7 @@ async def _transactions(
             readings += sum(frame.reading_count for frame in frames)
 
     await asyncio.gather(caller(), caller())
-    return readings / (time.perf_counter() - started)
+    return readings
 
 
 async def _agents(ledger: Ledger, recording: Recording, rounds: int) -> float:

@@ -80,13 +80,14 @@ class LowBits:
 
     def put(self, position: IntArray, width: IntArray, numbers: npt.NDArray[np.uint64]) -> None:
         """Put `numbers`, of `width` bits each (an array that broadcasts), at `position`."""
-        word, shift = position >> 6, position & 63
-        up = shift.astype(np.uint64)
-        np.add.at(self._words, word.reshape(-1), (numbers << up).reshape(-1))
-        over = shift + width > 64
-        if over.any():
-            rest = numbers[over] >> (np.uint64(64) - up[over])
-            np.add.at(self._words, word[over] + 1, rest)
+        shift = position & 63
+        word, up = (position >> 6).reshape(-1), shift.astype(np.uint64)
+        np.add.at(self._words, word, (numbers << up).reshape(-1))
+        over = np.flatnonzero(shift + width > 64)
+        if len(over):
+            rest = numbers.reshape(-1).take(over)
+            rest >>= np.uint64(64) - up.reshape(-1).take(over)
+            np.add.at(self._words, word.take(over) + 1, rest)
 
     def packed(self) -> bytes:
         """Return the bytes."""

@@ -33,6 +33,7 @@ drift, take two bits more."""
 _KEY_BITS: Final = 62
 
 BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
 Above = npt.NDArray[Any]
 """int32 or int64: how far integers lie above the smallest of their column."""
 
@@ -104,7 +105,7 @@ def choose_above(low: IntArray, above: Above) -> Coded:
     best.bits[rows] = bits[better]
     best.table_count[rows] = distinct[rows]
     best.table_width[rows] = table_width[rows]
-    between = gaps[rows][begins[rows]].astype(np.int64) - 1
+    between = gaps[rows].reshape(-1).take(np.flatnonzero(begins[rows])).astype(np.int64) - 1
     return replace(best, gaps=between)
 
 
@@ -143,8 +144,7 @@ def _indexes(begins: BoolArray, order: Above) -> Above:
 def _predicted(low: IntArray, above: Above, *, drifting: bool = False) -> Coded:
     """Return as `choose_above`, without tables."""
     rows, count = above.shape
-    # A mean in floats: the sum of many that lie far apart is beyond what int64 holds.
-    centre = np.rint(above.mean(axis=1)).astype(above.dtype)
+    centre = np.rint(_means(above)).astype(above.dtype)
     first = above[:, 0]
     steps = np.zeros_like(above)
     np.subtract(above[:, 1:], above[:, :-1], out=steps[:, 1:])
@@ -196,17 +196,26 @@ def _predicted(low: IntArray, above: Above, *, drifting: bool = False) -> Coded:
     )
 
 
+def _means(numbers: Above) -> FloatArray:
+    """Return the mean of each row."""
+    means: FloatArray
+    if numbers.dtype.itemsize == 4:
+        means = np.add.reduce(numbers, axis=-1, dtype=np.int64) / numbers.shape[-1]
+    else:  # in floats: the sum of many that lie far apart is beyond what int64 holds
+        means = numbers.mean(axis=-1)
+    return means
+
+
 def _rice(numbers: Above) -> tuple[IntArray, IntArray]:
     """Return the width of the low bits that makes each column smallest, and the size in bits.
 
     The best width lies at log2 of the mean times ln 2, or just above.
     """
     count = numbers.shape[-1]
-    mean = numbers.mean(axis=-1)
-    below = np.maximum(bit_length((mean * np.log(2)).astype(np.int64)) - 1, 0)
+    below = np.maximum(bit_length((_means(numbers) * np.log(2)).astype(np.int64)) - 1, 0)
     shifted = numbers >> below.astype(numbers.dtype)[:, None]
-    bits = shifted.sum(axis=-1, dtype=np.int64) + count * (below + 1)
+    bits = np.add.reduce(shifted, axis=-1, dtype=np.int64) + count * (below + 1)
     shifted >>= 1
-    wider_bits = shifted.sum(axis=-1, dtype=np.int64) + count * (below + 2)
+    wider_bits = np.add.reduce(shifted, axis=-1, dtype=np.int64) + count * (below + 2)
     wider = wider_bits < bits
     return below + wider, np.where(wider, wider_bits, bits)

@@ -83,6 +83,19 @@ class BatchStorage:
             raise
         self._connections.append(connection)
 
+    @contextlib.asynccontextmanager
+    async def locked(self) -> AsyncIterator[CopyingConnection]:
+        """Yield a connection whose transaction holds the ledger, and commit it afterwards."""
+        async with self.connected() as connection:
+            # The row too: a process of an older version waits there, and what it has committed
+            # meanwhile is what the next statement sees.
+            await connection.execute(
+                f"begin; {LOCK_LEDGER.replace('$1', str(self._ledger_id))}; "
+                f"select from ledger where ledger_id = {self._ledger_id} for update"
+            )
+            yield connection
+            await connection.execute("commit")
+
     async def store_fenced(self, batch: Batch, after: Head) -> bool:
         """Store `batch` if the ledger still ends where it begins; return whether it did."""
         async with self.connected() as connection:

@@ -12,23 +12,70 @@ from eventlog.appends import Append, Appended, IdempotencyKey, Placed
 from eventlog.batch import Existing, Head, Known, Stored, check_same_content
 from eventlog.database import Connection, Pool
 
-_CONTENT: Final = (
-    "e.stream, e.type, e.schema_version, e.payload_sha256, e.position, e.version, e.recorded_at"
-)
+# Each key is looked up by itself: `offset 0` is what the planner does not look beyond. A plan that
+# the writer's connection has made while a table was small would read all of it for ever, and that
+# under the lock of the ledger. Events are asked for by a range, in order, because only their key
+# gives them so: while there are few, every index that begins with the ledger looks as good.
+_VERSIONS: Final = """
+    from unnest($2::text[]) w (stream)
+    cross join lateral (
+        select s.version from stream_head s
+        where s.ledger_id = $1 and s.stream = w.stream offset 0
+    ) found
+"""
+_EVENT: Final = """
+    cross join lateral (
+        select e.stream, e.type, e.schema_version, e.payload_sha256, e.position, e.version,
+            e.recorded_at
+        from event e where e.ledger_id = $1
+            and e.position between found.position and found.position
+        order by e.position offset 0
+    ) event
+"""
+_IDENTIFIED: Final = f"""
+    from unnest($3::uuid[]) w (event_id)
+    cross join lateral (
+        select i.position from event_identity i
+        where i.ledger_id = $1 and i.event_id = w.event_id offset 0
+    ) found {_EVENT}
+"""
+_NUMBERED: Final = f"""
+    from unnest($4::text[], $5::bigint[]) w (source, sequence)
+    cross join lateral (
+        select s.position from source_sequence s
+        where s.ledger_id = $1 and s.source = w.source and s.sequence = w.sequence offset 0
+    ) found {_EVENT}
+"""
+_KNOWN: Final = f"""
+    select null::uuid as event_id, null::text as source, null::bigint as sequence,
+        w.stream, null::text as type, null::smallint as schema_version,
+        null::bytea as payload_sha256, null::bigint as position, found.version,
+        null::timestamptz as recorded_at
+    {_VERSIONS}
+    union all
+    select w.event_id, null, null, event.* {_IDENTIFIED}
+    union all
+    select null, w.source, w.sequence, event.* {_NUMBERED}
+"""
 _KEYED: Final = """
-    select k.key, k.content_sha256, e.position, e.version, e.recorded_at
-    from idempotency_key k join event e on e.ledger_id = k.ledger_id
-        and e.position between k.first_position and k.last_position
-    where k.ledger_id = $1 and k.key = any($2::text[]) order by e.position
+    select w.key, found.content_sha256, event.* from unnest($2::text[]) w (key)
+    cross join lateral (
+        select k.content_sha256, k.first_position, k.last_position from idempotency_key k
+        where k.ledger_id = $1 and k.key = w.key offset 0
+    ) found
+    cross join lateral (
+        select e.position, e.version, e.recorded_at from event e where e.ledger_id = $1
+            and e.position between found.first_position and found.last_position
+        order by e.position offset 0
+    ) event
+    order by event.position
 """
 
 
-async def read_head(source: Pool | Connection, ledger_id: int, *, lock: bool = False) -> Head:
-    """Return where a ledger ends; `lock` keeps it there until the transaction ends."""
+async def read_head(source: Pool | Connection, ledger_id: int) -> Head:
+    """Return where a ledger ends."""
     row = await source.fetchrow(
-        "select position, recorded_at, frontier, root from ledger where ledger_id = $1"
-        + (" for update" if lock else ""),
-        ledger_id,
+        "select position, recorded_at, frontier, root from ledger where ledger_id = $1", ledger_id
     )
     assert row is not None, "the ledger's row is never deleted"
     return Head(row["position"], row["recorded_at"], row["frontier"], row["root"])
@@ -39,9 +86,7 @@ async def read_versions(
 ) -> dict[str, int]:
     """Return the version of each of `streams` that exists."""
     rows = await source.fetch(
-        "select stream, version from stream_head where ledger_id = $1 and stream = any($2::text[])",
-        ledger_id,
-        list(streams),
+        f"select w.stream, found.version {_VERSIONS}", ledger_id, list(streams)
     )
     return {row["stream"]: row["version"] for row in rows}
 
@@ -79,34 +124,24 @@ async def recall(
 async def read_known(connection: Connection, ledger_id: int, requests: Sequence[Append]) -> Known:
     """Return what the log holds under all keys of `requests`."""
     events = [event for request in requests for event in request.events]
-    keys = [r.idempotency.key for r in requests if r.idempotency is not None]
+    keys = list({r.idempotency.key for r in requests if r.idempotency is not None})
     numbered = [event for event in events if event.source is not None]
     streams = {event.stream for event in events}.union(*(r.expected for r in requests))
-    known = Known(versions=await read_versions(connection, ledger_id, streams))
+    known = Known()
     for row in await connection.fetch(
-        f"""
-        select i.event_id as found, {_CONTENT} from event_identity i
-        join event e on e.ledger_id = i.ledger_id and e.position = i.position
-        where i.ledger_id = $1 and i.event_id = any($2::uuid[])
-        """,
+        _KNOWN,
         ledger_id,
+        list(streams),
         [event.event_id for event in events],
+        [event.source for event in numbered],
+        [event.sequence for event in numbered],
     ):
-        known.identities[row["found"].int] = _existing(row)
-    if numbered:
-        for row in await connection.fetch(
-            f"""
-            select s.source as found, s.sequence, {_CONTENT}
-            from unnest($2::text[], $3::bigint[]) as w(source, sequence)
-            join source_sequence s on s.ledger_id = $1
-                and s.source = w.source and s.sequence = w.sequence
-            join event e on e.ledger_id = s.ledger_id and e.position = s.position
-            """,
-            ledger_id,
-            [event.source for event in numbered],
-            [event.sequence for event in numbered],
-        ):
-            known.sequences[row["found"], row["sequence"]] = _existing(row)
+        if row["event_id"] is not None:
+            known.identities[row["event_id"].int] = _existing(row)
+        elif row["source"] is not None:
+            known.sequences[row["source"], row["sequence"]] = _existing(row)
+        else:
+            known.versions[row["stream"]] = row["version"]
     if keys:
         placed: dict[str, list[Placed]] = {}
         for row in await connection.fetch(_KEYED, ledger_id, keys):

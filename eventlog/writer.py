@@ -31,7 +31,7 @@ import asyncpg
 from domain.errors import InvalidInput, Unavailable
 from eventlog.appends import NO_STREAM, Append
 from eventlog.batch import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Head, Known
-from eventlog.batch_storage import LOCK_LEDGER, BatchStorage, encode
+from eventlog.batch_storage import BatchStorage, encode
 from eventlog.database import CONNECTION_LOST, Pool
 from eventlog.lookup import read_head, read_known, read_versions
 
@@ -422,9 +422,8 @@ class Writer:
 
     async def _transact(self, requests: Sequence[Append]) -> Batch:
         storage = self._storage
-        async with storage.connected() as connection, connection.transaction():
-            await connection.execute(LOCK_LEDGER, self._ledger_id)
-            head = await read_head(connection, self._ledger_id, lock=True)
+        async with storage.locked() as connection:
+            head = await read_head(connection, self._ledger_id)
             known = await read_known(connection, self._ledger_id, requests)
             recorded_at = max(self._clock(), head.recorded_at)
             batch = Batch(self._ledger, self._ledger_id, head, recorded_at, known)

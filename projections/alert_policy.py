@@ -48,7 +48,7 @@ from projections.runner import EVENTS_AT_ONCE
 logger = logging.getLogger("heddle.projections")
 
 ACTOR: Final = "policy:alerts"
-ASSETS_AT_ONCE: Final = 4
+ASSETS_AT_ONCE: Final = 8
 """Assets whose alerts are commanded at once: each may hold a connection meanwhile."""
 
 NO_READINGS: Final[Readings] = (np.zeros(0, np.int64), np.zeros(0))

@@ -28,6 +28,11 @@ SECOND_NS: Final = 1_000_000_000
 ROWS_AT_ONCE: Final = 4_000
 """Seconds and readings judged in one go: columns that stay in the processor's cache."""
 
+_UNEVENTFUL_STEPS: Final = 8
+"""After so many seconds that say nothing new of a standing alert, many are looked at together."""
+
+_LOOKED_AHEAD: Final = 512
+
 _SECOND_BITS: Final = 36
 _SECOND_ZERO: Final = 1 << 35  # int64 nanoseconds reach no further than 2**34 s either way
 
@@ -364,9 +369,9 @@ def _judged(
         wrong_at = wrong[wrong_bounds[n] : wrong_bounds[n + 1]] - start
         if len(wrong_at) or not machine.quiet:
             machine.run(
-                second[start:end].tolist(),
-                levels.value[start:end].tolist(),
-                levels.usual[start:end].tolist(),
+                second[start:end],
+                levels.value[start:end],
+                levels.usual[start:end],
                 wrong_at.tolist(),
             )
     return machines
@@ -439,31 +444,61 @@ class _Machine:
         """Whether nothing is raised and nothing is about to be."""
         return self.raised_at_s is None and self.pending_since_s is None
 
+    @property
+    def _standing(self) -> bool:
+        """Whether an alert stands, and nothing speaks for its end yet."""
+        return self.raised_at_s is not None and self.clearing_since_s is None
+
     def run(
-        self,
-        seconds: Sequence[int],
-        values: Sequence[float],
-        usual: Sequence[float],
-        wrong: Sequence[int],
+        self, seconds: IntArray, values: FloatArray, usual: FloatArray, wrong: Sequence[int]
     ) -> None:
         """Step over `seconds`; `wrong` are the places that may end a quiet stretch, ascending."""
+        second_at, value_at, usual_at = seconds.tolist(), values.tolist(), usual.tolist()
         ahead = iter(wrong)
-        next_wrong = next(ahead, len(seconds))
-        place = 0
-        while place < len(seconds):
+        next_wrong = next(ahead, len(second_at))
+        place = uneventful = 0
+        while place < len(second_at):
             if self.quiet:
                 while next_wrong < place:
-                    next_wrong = next(ahead, len(seconds))
+                    next_wrong = next(ahead, len(second_at))
                 if next_wrong > place:
                     place = next_wrong
-                    self._last_s = seconds[place - 1]
+                    self._last_s = second_at[place - 1]
+                    continue
+            elif self._standing and uneventful >= _UNEVENTFUL_STEPS:
+                part = slice(place, place + _LOOKED_AHEAD)
+                unchanged = self._unchanged(seconds[part], values[part], usual[part])
+                uneventful = 0
+                if unchanged:
+                    place += unchanged
+                    self._last_s = second_at[place - 1]
                     continue
             match self._rule:
                 case LimitRule() as rule:
-                    self._step_limit(rule, seconds[place], values[place])
+                    self._step_limit(rule, second_at[place], value_at[place])
                 case DeviationRule() as rule:
-                    self._step_deviation(rule, seconds[place], values[place], usual[place])
+                    self._step_deviation(rule, second_at[place], value_at[place], usual_at[place])
             place += 1
+            uneventful = uneventful + 1 if self._standing else 0
+
+    def _unchanged(self, seconds: IntArray, values: FloatArray, usual: FloatArray) -> int:
+        """Return over how many of `seconds` an alert that stands goes on standing unchanged.
+
+        None of them speaks for its end, and none follows a gap; so stepping over them would
+        change nothing but the latest second.
+        """
+        raised_at_s, held = self.raised_at_s, self.frozen_baseline
+        assert raised_at_s is not None, "an alert stands"
+        match self._rule:
+            case LimitRule() as rule:
+                told = self._sign * (values - rule.clear) <= 0
+            case DeviationRule() as rule:
+                if held is not None:
+                    usual = np.where(seconds - raised_at_s < rule.relearn_s, held, usual)
+                told = ~(self._sign * (values - usual) / np.abs(usual) >= rule.clear_ratio)
+        before_s = seconds[0] if self._last_s is None else self._last_s
+        told |= np.diff(seconds, prepend=before_s) > self._rule.gap_s_max
+        return int(told.argmax()) if told.any() else len(told)
 
     def _step_limit(self, rule: LimitRule, now_s: int, value: float) -> None:
         wrong = self._sign * (value - rule.limit) > 0

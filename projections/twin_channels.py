@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from domain.frame_statistics import (
+    STATISTICS,
     TEXT_BYTES_KEPT,
     Records,
     TextStatistics,
@@ -201,7 +202,10 @@ def _numeric_states(
     if not len(series):
         return {}
     lengths = [len(of_frame.names) for of_frame in statistics]
-    records = np.concatenate([of_frame.records for of_frame in statistics])
+    # As bytes: NumPy compares the types of records field by field, for each array anew.
+    records = np.frombuffer(
+        b"".join([of_frame.records.tobytes() for of_frame in statistics]), STATISTICS
+    )
     end_ns = np.repeat(np.array([frame.end_ns for frame in frames], np.int64), lengths)
     position = np.repeat(np.array([frame.position for frame in frames], np.int64), lengths)
     good_count = records["good_count"].astype(np.int64)

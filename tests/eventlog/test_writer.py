@@ -16,12 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.errors import Conflict, HeddleError, InvalidInput, Unavailable
+from eventlog.appends import Append
 from eventlog.batch import Batch, Head, Known
-from eventlog.batch_storage import LOCK_LEDGER, SINGLE_STATEMENT_EVENTS_MAX
+from eventlog.batch_storage import LOCK_LEDGER, SESSION, SINGLE_STATEMENT_EVENTS_MAX
 from eventlog.copy_format import EVENT_COLUMNS, copy_stream, microseconds
 from eventlog.database import Connection, Pool, create_pool
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Appended, IdempotencyKey, Ledger
+from eventlog.lookup import read_known
 from eventlog.merkle import EMPTY_ROOT
 from eventlog.reading import read_page
 from eventlog.writer import Writer
@@ -485,6 +487,36 @@ async def test_an_append_reads_no_more_of_the_log_the_more_there_is(
             )
             written, read = told
     assert read < 8 * written
+
+
+async def test_what_is_known_of_an_append_is_looked_up_by_its_keys_alone(
+    ledger: Ledger, pool: Pool
+) -> None:
+    def append_of(numbers: range) -> Append:
+        events = [frame_event(frame_of(n)) for n in numbers]
+        key = IdempotencyKey.of(f"frames {numbers.start}", b"")
+        return Append(events, {"telemetry:loop-1": 0}, key, 0, loop.create_future())
+
+    loop = asyncio.get_running_loop()
+    connection = await pool.connect_apart(SESSION)
+    last = append_of(range(1_981, 2_001))
+    # The plans are made while the tables are empty.
+    assert not (await read_known(connection, ledger.ledger_id, [last])).identities
+    for start in range(1, 2_001, 20):
+        append = append_of(range(start, start + 20))
+        await ledger.append(append.events, idempotency=append.idempotency)
+    async with connection.transaction():
+        known = await read_known(connection, ledger.ledger_id, [last, last])
+        read = await connection.fetchval(
+            "select sum(idx_tup_fetch + seq_tup_read) from pg_stat_xact_user_tables"
+        )
+    await connection.close()
+    assert known.versions == {"telemetry:loop-1": 2_000}
+    positions = list(range(1_981, 2_001))
+    assert [placed.position for _, placed in known.identities.values()] == positions
+    assert [placed.position for _, placed in known.sequences.values()] == positions
+    assert [placed.position for placed in known.keys["frames 1981"][1]] == positions
+    assert read <= 2 * (20 + 2 * 20 + 2 * 20 + 21 + 2)
 
 
 # --- as the database takes it -------------------------------------------------------------

@@ -289,6 +289,35 @@ def level_frames(draw: st.DrawFn) -> tuple[IntArray, FloatArray]:
     return (times_s * SECOND_NS).astype(np.int64), np.resize(np.repeat(levels, 7), count)
 
 
+@settings(max_examples=60)
+@given(
+    rule=st.sampled_from([HIGH, LOW, DROP]),
+    stretches=st.lists(
+        st.tuples(
+            st.sampled_from([5.0, 50.0, 78.0, 82.0, 90.0, 95.0, 100.0, 101.0]),
+            st.integers(1, 90),
+            st.sampled_from([1, 1, 1, 2, 40]),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+)
+def test_seconds_of_a_standing_alert_are_looked_at_together_as_each_alone(
+    rule: AlertRule, stretches: list[tuple[float, int, int]]
+) -> None:
+    values = np.repeat([level for level, _, _ in stretches], [n for _, n, _ in stretches])
+    steps_s = np.repeat([step_s for _, _, step_s in stretches], [n for _, n, _ in stretches])
+    times = np.cumsum(steps_s, dtype=np.int64) * SECOND_NS
+    outcomes = []
+    for uneventful_steps in (0, 3, 10**9):
+        with pytest.MonkeyPatch.context() as changed:
+            changed.setattr("projections.alert_rules._UNEVENTFUL_STEPS", uneventful_steps)
+            changed.setattr("projections.alert_rules._LOOKED_AHEAD", 16)
+            state, found = advance(rule, LEVEL, INITIAL, times, values)
+        outcomes.append((found, pack_state(state)))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
 def test_a_frame_of_one_second_has_nothing_to_judge_yet() -> None:
     (found,) = advance_all(HIGH, LEVEL, [INITIAL], [[(np.array([5]), np.array([101.0]))]])
     assert (found.transitions, len(found.state.history), found.state.newest_s) == ((), 0, 0)

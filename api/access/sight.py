@@ -176,6 +176,11 @@ class Sights:
         runner = self._runners.get(PlaceProjection.name)
         return 0 if runner is None else runner.position
 
+    def known_to(self, identity: Identity) -> int:
+        """Return the position of the log that the kept sight of `identity` reflects, 0: none."""
+        kept = self._kept.get((identity.locations, identity.assets))
+        return 0 if kept is None else kept[1] or 0
+
     async def wait_for(self, position: int) -> None:
         """Return once it is known where what happened up to `position` stands and belongs.
 
@@ -259,22 +264,31 @@ class StreamsInSight:
         """
         if self._identity.sees_everything:
             return True
-        sight = await self._sights.of(self._identity)
-        if sight is not self._sight:
-            self._sight, self._seen = sight, set()
+        sight = await self._current()
         judged = sight.judge(stream)
         told = category_of(stream) != "telemetry"
-        if judged is False and told and position > self._sights.folded_to():
-            # It may stand in sight since that very fact.
-            await self._sights.wait_for(position)
-            judged = (await self._sights.of(self._identity)).judge(stream)
+        if judged is False and told and position > self._sights.known_to(self._identity):
+            # It may stand in sight since that very fact, or one that the kept sight is older than.
+            sight = await self._sight_at(position)
+            judged = sight.judge(stream)
         if judged is not None:
             return judged
         if stream in self._seen:
             return True
-        await self._sights.wait_for(position)
+        sight = await self._sight_at(position)
         if not await sight.visible([stream]):
             return False
         if len(self._seen) < SEEN_MAX:
             self._seen.add(stream)
         return True
+
+    async def _sight_at(self, position: int) -> Sight:
+        """Return the sight that reflects at least `position`."""
+        await self._sights.wait_for(position)
+        return await self._current()
+
+    async def _current(self) -> Sight:
+        sight = await self._sights.of(self._identity)
+        if sight is not self._sight:
+            self._sight, self._seen = sight, set()
+        return sight

@@ -73,7 +73,9 @@ class Link:
 
     @property
     def directives_silent_s(self) -> float | None:
-        """Since when the stream of directives gave no sign of life; None where none is wanted."""
-        if not self.setpoints.declared:
+        """For how long the stream of directives gave no sign of life; None where none is wanted,
+        or none has come yet.
+        """
+        if not self.setpoints.declared or not self.directives.alive_s:
             return None
         return round(asyncio.get_running_loop().time() - self.directives.alive_s, 3)

@@ -17,6 +17,7 @@ from typing import Final
 
 from domain.errors import Unavailable
 from eventlog.database import CONNECTION_LOST, ConnectionLost
+from eventlog.endings import end
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.listener import POLL_S, Listener
@@ -91,9 +92,7 @@ class Tail:
     async def close(self) -> None:
         """Stop; who still follows gets `Unavailable` (``tail.closed``)."""
         self._closed = True
-        self._feeder.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._feeder
+        await end(self._feeder)
         self._fail_waiting(self._closing())
         self._listener.unwatch(self._head)
         if self._owns_listener:

@@ -105,4 +105,5 @@ async def test_both_tell_the_same_samples_and_a_setpoint_changes_the_plant(
     assert len(shared) > 10
     assert {at: by_time[at] for at in shared} == {at: told[at] for at in shared}
     assert not by_json.faults
-    assert not by_sparkplug.faults
+    # Whoever begins to listen amid a node's births tells so, and asks for them again.
+    assert {fault.code for fault in by_sparkplug.faults} <= {"message.before_birth"}

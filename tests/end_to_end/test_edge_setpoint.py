@@ -185,18 +185,12 @@ async def _close_the_loop(server: Server, agent: LiveAgent, plc: Device) -> None
 
 def _check_told(agent: LiveAgent) -> None:
     """Look at the running agent as an operator and Prometheus do."""
-    asked = subprocess.run(
-        [
-            *(sys.executable, "-m", "api.cli", "agent", "status", "--running", "--json"),
-            f"--state-dir={agent.state_dir}",
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=True,
-    )
-    told = json.loads(asked.stdout)
+    told = _status(agent)
+    deadline_s = time.monotonic() + PATIENCE_S
+    # A running agent writes its status every few seconds.
+    while told["running"]["directives_silent_s"] is None and time.monotonic() < deadline_s:
+        time.sleep(0.5)
+        told = _status(agent)
     assert told["running"]["connections"] == {"plc-1": ""}
     assert told["running"]["setpoints"] == {f"{ASSET}/flow": "closed-loop"}
     assert told["running"]["server_failing_s"] is None
@@ -208,6 +202,22 @@ def _check_told(agent: LiveAgent) -> None:
     metrics = httpx.get(f"http://127.0.0.1:{agent.metrics_port}/metrics").text.splitlines()
     assert 'heddle_agent_connection_up{connection="plc-1"} 1.0' in metrics
     assert "heddle_agent_server_up 1.0" in metrics
+
+
+def _status(agent: LiveAgent) -> dict[str, Any]:
+    asked = subprocess.run(
+        [
+            *(sys.executable, "-m", "api.cli", "agent", "status", "--running", "--json"),
+            f"--state-dir={agent.state_dir}",
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    told: dict[str, Any] = json.loads(asked.stdout)
+    return told
 
 
 def events_of_frames(server: Server) -> list[dict[str, Any]]:

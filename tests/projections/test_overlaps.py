@@ -38,7 +38,7 @@ from tests.projections.rollup_model import (
 pytestmark = pytest.mark.anyio
 
 CHANNELS = ("flow", "pressure", "supply_voltage")
-STEPS_S = (0.25, 1.0, 17.0, 60.0, 1000.0)
+STEPS_S = (0.25, 1.0, 17.0, 60.0, 150.0)
 
 
 # --- any frames -----------------------------------------------------------------------------

@@ -240,6 +240,8 @@ def test_a_database_without_tables_says_what_to_do(empty_database_url: str) -> N
 
 
 def start(url: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    # Where the tests run in the background of a shell, they and theirs would ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, "-m", "api.cli", "log", *arguments],
         cwd=REPOSITORY,

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from eventlog.database import CONNECTION_LOST, Connection, ConnectionLost, connected
-from eventlog.endings import end
 from eventlog.ledger import CHANNEL, Ledger
 
 logger = logging.getLogger("heddle.eventlog")
@@ -66,7 +65,9 @@ class Listener:
 
     async def close(self) -> None:
         """Stop listening."""
-        await end(self._task)
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
 
     def watch(self, ledger: Ledger, lost: Callable[[], None]) -> Head:
         """Return the head of `ledger`, kept up to date until `unwatch`.

@@ -17,7 +17,6 @@ from typing import Final
 
 from domain.errors import Unavailable
 from eventlog.database import CONNECTION_LOST, ConnectionLost
-from eventlog.endings import end
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.listener import POLL_S, Listener
@@ -92,7 +91,9 @@ class Tail:
     async def close(self) -> None:
         """Stop; who still follows gets `Unavailable` (``tail.closed``)."""
         self._closed = True
-        await end(self._feeder)
+        self._feeder.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._feeder
         self._fail_waiting(self._closing())
         self._listener.unwatch(self._head)
         if self._owns_listener:

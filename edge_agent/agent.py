@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -33,7 +33,7 @@ from edge_agent.outbox import Outbox, OutboxStatus, open_outbox
 from edge_agent.running_sources import RunningSources
 from edge_agent.settings import Settings
 from edge_agent.transport import Transport
-from edge_agent.waiting import wait_up_to
+from edge_agent.waiting import end_all, first_ended, wait_up_to
 
 DRAIN_POLL_S: Final = 1.0
 END_S_MAX: Final = 10.0
@@ -198,11 +198,9 @@ class _Run:
             tasks.append(asyncio.create_task(self._keep_configured(watch)))
         try:
             # Whichever ends first ends the run; what it raised is raised here.
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            done = await first_ended(tasks)
         finally:
-            await _cancel(tasks)
+            await end_all(tasks)
             await self._end_sources()
         self._report(self.progress())
         if self._once and stopped in done:
@@ -282,9 +280,3 @@ def _moved(before: Progress, now: Progress) -> bool:
         now.frames_accepted,
         now.frames_pending,
     )
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -42,6 +42,14 @@ def number_of(value: Any, *, of_unity: bool = False) -> tuple[float, Quality, st
     return value, Quality.GOOD, ""
 
 
+def judged_number(value: float) -> tuple[float, Quality, str]:
+    """Return a delivered number as a float64, its quality, and a fault's code or nothing."""
+    if not math.isfinite(value):
+        return math.nan, Quality.MISSING, "value.not_finite"
+    quality, code = exactness(value)
+    return float(value), Quality(quality), code
+
+
 def exactness(value: float) -> tuple[int, str]:
     """Return the quality of a number once it is a float64, and the code where it is inexact."""
     if isinstance(value, int) and abs(value) > EXACT_INTEGER_MAX:

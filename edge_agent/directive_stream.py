@@ -19,7 +19,7 @@ from edge_agent.settings import Settings
 from edge_agent.transport import RequestFailed, StreamMessage, Transport, Wanted
 from edge_agent.uplink import Backoff
 from edge_agent.verification import PinnedKey, claimed_directive, verified_directive
-from edge_agent.waiting import wait_up_to
+from edge_agent.waiting import end_all, wait_up_to
 
 IDLE_S: Final = 60.0
 DISK_RETRY_S: Final = 1.0
@@ -109,9 +109,7 @@ class DirectiveStream:
             _log.error("a directive waits, nothing can be remembered of it: %s", full)
             return DISK_RETRY_S
         finally:
-            for task in (receiving, changing):
-                task.cancel()
-            await asyncio.gather(receiving, changing, return_exceptions=True)
+            await end_all((receiving, changing))
 
     async def _receive_all(self, wanted: Wanted) -> None:
         async for message in self._transport.receive_directives(wanted):

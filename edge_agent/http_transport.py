@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -173,20 +173,8 @@ class HttpTransport:
 
     async def fetch(self, path: str, bytes_max: int) -> bytes:
         """Return what the server has under `path`."""
-        try:
-            async with (
-                asyncio.timeout(FETCH_S_MAX),
-                self._client.stream("GET", path) as response,
-            ):
-                raw = await _bounded_body(response, bytes_max)
-        except TimeoutError as error:
-            told = f"not all came within {FETCH_S_MAX:g} s"
-            raise RequestFailed("uplink.timeout", told) from error
-        except httpx.HTTPError as error:
-            told = f"{type(error).__name__}: {error}"
-            raise RequestFailed("uplink.unreachable", told) from error
-        _check_status(response, raw)
-        return raw
+        request = self._client.stream("GET", path)
+        return await _answered(request, FETCH_S_MAX, bytes_max)
 
     async def _post(self, path: str, body: bytes, media_type: str) -> bytes:
         headers = {
@@ -195,20 +183,23 @@ class HttpTransport:
             "accept-encoding": "identity",
         }
         propagate.inject(headers)
-        try:
-            async with (
-                asyncio.timeout(self._settings.request_timeout_s),
-                self._client.stream("POST", path, content=body, headers=headers) as response,
-            ):
-                raw = await _bounded_body(response, RESPONSE_BYTES_MAX)
-        except TimeoutError as error:
-            told = f"no answer within {self._settings.request_timeout_s:g} s"
-            raise RequestFailed("uplink.timeout", told) from error
-        except httpx.HTTPError as error:
-            told = f"{type(error).__name__}: {error}"
-            raise RequestFailed("uplink.unreachable", told) from error
-        _check_status(response, raw)
-        return raw
+        request = self._client.stream("POST", path, content=body, headers=headers)
+        return await _answered(request, self._settings.request_timeout_s, RESPONSE_BYTES_MAX)
+
+
+async def _answered(
+    request: AbstractAsyncContextManager[httpx.Response], timeout_s: float, bytes_max: int
+) -> bytes:
+    """Return the whole body that answers `request`, which has to be a success."""
+    try:
+        async with asyncio.timeout(timeout_s), request as response:
+            raw = await _bounded_body(response, bytes_max)
+    except TimeoutError as error:
+        raise RequestFailed("uplink.timeout", f"no answer within {timeout_s:g} s") from error
+    except httpx.HTTPError as error:
+        raise RequestFailed("uplink.unreachable", f"{type(error).__name__}: {error}") from error
+    _check_status(response, raw)
+    return raw
 
 
 @asynccontextmanager

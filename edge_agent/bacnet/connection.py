@@ -29,6 +29,7 @@ from edge_agent.bacnet.device import PRESENT_VALUE, BacnetSource, DevicePolls
 from edge_agent.bacnet.requests import address_of, answered, number_of, object_of, property_of
 from edge_agent.live import BrowsedItem, ConnectionLost, Feed, LiveSource, Target
 from edge_agent.scaling import Scaling
+from edge_agent.waiting import end_all, first_ended
 
 if TYPE_CHECKING:
     from bacpypes3.ipv4.app import NormalApplication
@@ -117,14 +118,10 @@ class BacnetConnection:
                     ]
             if not tasks:
                 await asyncio.Event().wait()
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await first_ended(tasks)
         finally:
             self._application = None
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_all(tasks)
             application.close()
 
     async def write(self, target: Target, value: float) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from domain.errors import InvalidInput, Unavailable
 from domain.frames import Quality
-from edge_agent.delivered_numbers import exactness
+from edge_agent.delivered_numbers import judged_number
 
 
 async def answered(request: Any, what: str) -> Any:
@@ -86,8 +86,5 @@ def number_of(value: Any) -> tuple[float, int, str]:
     if name == "BinaryPV":
         return float(int(value)), Quality.GOOD, ""
     if isinstance(value, (bool, int, float)):
-        if not math.isfinite(value):
-            return math.nan, Quality.MISSING, "value.not_finite"
-        quality, code = exactness(value)
-        return float(value), quality, code
+        return judged_number(value)
     return math.nan, Quality.MISSING, "value.not_numeric"

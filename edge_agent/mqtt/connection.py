@@ -26,6 +26,7 @@ from edge_agent.mqtt.inbox import HELD_MAX, Inbox
 from edge_agent.mqtt.json_messages import JsonMapping, pointer_of, shown
 from edge_agent.mqtt.topics import matches
 from edge_agent.reading_buffer import ReadingBuffer
+from edge_agent.waiting import end_all, first_ended
 
 if TYPE_CHECKING:
     from paho.mqtt.client import MQTTMessage
@@ -124,15 +125,11 @@ class MqttConnection:
                 asyncio.create_task(self._deliver(client, inbox)),
                 asyncio.create_task(self._acknowledge(client)),
             ]
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await first_ended(tasks)
         finally:
             if connected:
                 self._away_since_ns = self._now_ns()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_all(tasks)
             await client.close()
 
     async def browse(self, below: str | None, count_max: int) -> AsyncIterator[BrowsedItem]:

@@ -32,6 +32,7 @@ from edge_agent.opcua.security import Security
 from edge_agent.opcua.values import Delivered, DeliveredRun, delivered, delivered_run
 from edge_agent.opcua.writing import OpcUaTarget, write_and_read_back
 from edge_agent.reading_buffer import ReadingBuffer
+from edge_agent.waiting import end_all, first_ended
 
 HELD_MAX: Final = 100_000
 """Readings of one source that wait for the agent; what comes beyond is a declared loss."""
@@ -344,13 +345,9 @@ class OpcUaConnection:
         tasks = [asyncio.create_task(one.pump()) for one in served]
         tasks.append(asyncio.create_task(self._watch(client, publications)))
         try:
-            done, _ = await asyncio.wait([lost, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for ended in done:
-                ended.result()
+            await first_ended((lost, *tasks))
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_all(tasks)
             lost.cancel()
 
     async def _watch(self, client: Client, publications: Sequence[Publication]) -> None:

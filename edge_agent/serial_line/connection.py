@@ -19,6 +19,7 @@ from edge_agent.live.outage import Outage
 from edge_agent.reading_buffer import ReadingBuffer
 from edge_agent.serial_line.contents import Contents, Place, value_at
 from edge_agent.serial_line.framing import Frame, FrameCutter, Framing
+from edge_agent.waiting import end_all
 
 if TYPE_CHECKING:
     from serial import Serial
@@ -112,8 +113,7 @@ class SerialLineConnection:
             self._outage.begun()
             chunks.close()
             if asking is not None:
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
+                await end_all((asking,))
 
     async def browse(self, below: str | None, count_max: int) -> AsyncIterator[BrowsedItem]:  # noqa: ARG002
         """Yield the frames that arrive within `BROWSE_S`, as text and as bytes."""

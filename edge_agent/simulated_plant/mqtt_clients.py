@@ -24,6 +24,7 @@ from edge_agent.mqtt.client import Broker, MqttClient, Publication
 from edge_agent.simulated_plant.machine import CHANNELS, Sample, SimulatedPump
 from edge_agent.sparkplug.edge_node import EdgeNode, NodeMetric
 from edge_agent.sparkplug.payload import DataType, Value
+from edge_agent.waiting import end_all
 
 GROUP: Final = "simulated-plant"
 NODE: Final = "edge-1"
@@ -172,8 +173,7 @@ async def _quietly(telling: Awaitable[None]) -> None:
 
 async def _ended(session: asyncio.Task[None] | None) -> None:
     if session is not None:
-        session.cancel()
-        await asyncio.gather(session, return_exceptions=True)
+        await end_all((session,))
 
 
 def _by_quality(sample: Sample) -> Mapping[Quality, dict[str, Value]]:

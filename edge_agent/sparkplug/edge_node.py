@@ -35,6 +35,7 @@ from edge_agent.sparkplug.payload import (
     metric_of,
 )
 from edge_agent.sparkplug.topics import MessageType, Topic, check_id, parse_topic, state_topic
+from edge_agent.waiting import end_all, first_ended
 
 if TYPE_CHECKING:
     from paho.mqtt.client import MQTTMessage
@@ -188,13 +189,9 @@ class EdgeNode:
             ]
             if self._primary_host is None:
                 await self._birth(client)
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await first_ended(tasks)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_all(tasks)
             self._client = None
             await self._leave(client)
 

@@ -43,6 +43,7 @@ from edge_agent.sparkplug.node_session import (
 )
 from edge_agent.sparkplug.payload import Payload, Value, decode, encode, metric_of
 from edge_agent.sparkplug.topics import NAMESPACE, MessageType, Topic, parse_topic, state_topic
+from edge_agent.waiting import end_all, first_ended
 
 if TYPE_CHECKING:
     from paho.mqtt.client import MQTTMessage
@@ -188,16 +189,12 @@ class SparkplugConnection:
                 asyncio.create_task(client.lost()),
                 asyncio.create_task(self._deliver(client, inbox)),
             ]
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await first_ended(tasks)
         finally:
             if tasks:
                 self._away_since_ns = self._now_ns()
             self._client = None
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_all(tasks)
             await self._leave(client)
 
     async def _leave(self, client: MqttClient) -> None:

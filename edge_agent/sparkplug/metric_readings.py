@@ -8,7 +8,7 @@ import numpy as np
 
 from domain.errors import InvalidInput
 from domain.frames import Quality
-from edge_agent.delivered_numbers import exactness
+from edge_agent.delivered_numbers import judged_number
 from edge_agent.live import DeliveredChannel, Feed
 from edge_agent.reading_buffer import ReadingBuffer
 from edge_agent.sparkplug.node_session import Told
@@ -52,10 +52,7 @@ def _number(value: Value) -> tuple[float, int, str]:
         return math.nan, Quality.MISSING, "value.not_numeric"
     if isinstance(value, np.ndarray):
         return math.nan, Quality.MISSING, "value.unsupported_type"
-    if not math.isfinite(value):
-        return math.nan, Quality.MISSING, "value.not_finite"
-    quality, code = exactness(value)
-    return float(value), quality, code
+    return judged_number(value)
 
 
 def _add_run(

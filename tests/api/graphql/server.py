@@ -47,7 +47,17 @@ START: Final = datetime(2020, 3, 9, 12, 0, tzinfo=UTC)
 WAIT_S: Final = 20.0
 DRIVERS_OWN: Final = ("typeinfo_tree", "set_config('jit'", "current_setting('jit')")
 
+MET_BY_CHANCE_MAX: Final = 2
+"""So many look-ups of one kind that two branches of a question need may or may not be one
+statement: that depends on which branch the database has answered first."""
+
 _sequences = itertools.count(1)
+
+
+def held_to(few: Sequence[str], many: Sequence[str]) -> None:
+    """Assert that `many` objects took the statements that `few` took, none once an object."""
+    assert set(many) <= set(few), set(many) - set(few)
+    assert len(many) <= len(few) + MET_BY_CHANCE_MAX, "\n".join(many)
 
 
 class Clock:

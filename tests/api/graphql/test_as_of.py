@@ -29,7 +29,7 @@ from projections.plant import PlantProjection
 from projections.production import ProductionProjection
 from projections.twin_history import TwinHistoryProjection
 from projections.twins import TwinProjection
-from tests.api.graphql.server import PUMP_TYPE, START, Server, frame_of, serving
+from tests.api.graphql.server import PUMP_TYPE, START, Server, frame_of, held_to, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -320,7 +320,7 @@ async def test_alerts_of_many_assets_as_of_earlier_are_read_together(loops: Serv
 
     assert all(len(node["alerts"]["nodes"]) == 1 for node in data["assets"]["nodes"])
     assert len(data["assets"]["nodes"]) == 12
-    assert len(for_one) == len(for_all)
+    held_to(for_one, for_all)
 
 
 async def test_what_is_out_of_sight_was_never_there(

@@ -13,7 +13,7 @@ from projections.energy_and_cost import energy_and_cost
 from projections.periods import Period
 from projections.quality_figures import Scope, control_chart, defect_pareto, yields
 from projections.reliability import reliability
-from tests.api.graphql.server import Server
+from tests.api.graphql.server import Server, held_to
 
 pytestmark = pytest.mark.anyio
 
@@ -348,4 +348,4 @@ async def test_figures_of_fifty_assets_take_as_many_statements_as_of_one(
         found = await ask(plant, fields, over(year, assets={"assetIds": names}))
 
     assert len(found["reliability"]["byAsset"]) == len(names) > 5
-    assert sorted(for_one) == sorted(for_all)
+    held_to(for_one, for_all)

@@ -23,7 +23,7 @@ from domain.maintenance.work_order import (
 from projections.maintenance import MaintenanceProjection
 from projections.plant import PlantProjection
 from projections.twins import TwinProjection
-from tests.api.graphql.server import Server, serving
+from tests.api.graphql.server import Server, held_to, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -255,7 +255,7 @@ async def test_orders_of_fifty_assets_take_as_many_statements_as_one(plant: Serv
     assert any(node["workOrders"]["nodes"] for node in nodes)
     assert any(node["processRuns"]["nodes"] for node in nodes)
     assert all(node["components"] and node["location"] for node in nodes)
-    assert sorted(for_one) == sorted(for_many)
+    held_to(for_one, for_many)
 
 
 async def test_every_order_that_was_requested_is_listed_once(plant: Server) -> None:

@@ -22,7 +22,7 @@ from projections.alerts import AlertProjection
 from projections.plant import PlantProjection
 from projections.twin_history import TwinHistoryProjection
 from projections.twins import TwinProjection
-from tests.api.graphql.server import Server, frame_of, serving
+from tests.api.graphql.server import Server, frame_of, held_to, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -246,7 +246,7 @@ async def test_fifty_locations_take_as_many_statements_as_one(plant: Server) -> 
         data = await plant.ask(document, first=50)
 
     assert len(data["locations"]["nodes"]) > 20
-    assert sorted(for_one) == sorted(for_many)
+    held_to(for_one, for_many)
 
 
 async def test_fifty_components_take_as_many_statements_as_one(plant: Server) -> None:
@@ -262,7 +262,7 @@ async def test_fifty_components_take_as_many_statements_as_one(plant: Server) ->
         data = await plant.ask(document, first=50)
 
     assert len(data["components"]["nodes"]) > 10
-    assert sorted(for_one) == sorted(for_many)
+    held_to(for_one, for_many)
 
 
 async def test_what_is_out_of_sight_is_as_if_it_were_not(

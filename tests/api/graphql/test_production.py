@@ -22,7 +22,7 @@ from projections.alerts import AlertProjection
 from projections.plant import PlantProjection
 from projections.production import ProductionProjection
 from projections.twins import TwinProjection
-from tests.api.graphql.server import Server, frame_of, serving
+from tests.api.graphql.server import Server, frame_of, held_to, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -191,7 +191,7 @@ async def test_fifty_runs_take_as_many_statements_as_one(plant: Server) -> None:
         data = await plant.ask(document, first=50)
 
     assert len(data["processRuns"]["nodes"]) == 50
-    assert sorted(for_one) == sorted(for_many)
+    held_to(for_one, for_many)
 
 
 async def test_runs_of_assets_out_of_sight_are_as_if_they_were_not(

@@ -29,8 +29,6 @@ from domain.frame_encoding import encode_many
 from domain.frames import build_frame
 from domain.units import unit
 from edge_agent.configuration import AgentConfiguration, ConfiguredLiveSource, read_configuration
-from edge_agent.http_transport import open_http_transport
-from edge_agent.link import Link
 from edge_agent.live import DeliveredChannel, Readings
 from edge_agent.live.collector import LiveCollector
 from edge_agent.live.feed import SourceFeed
@@ -39,6 +37,8 @@ from edge_agent.outbox import KeptWindow, NewFrame, Outbox, Priority, open_outbo
 from edge_agent.outbox.records import AgentCommand
 from edge_agent.readings import Position
 from edge_agent.settings import Settings
+from edge_agent.uplink.http import open_http_transport
+from edge_agent.uplink.link import Link
 
 PUMP: Final = asset_type("skab-pump-loop")
 BENCH: Final = asset_type("hydraulic-test-rig")

@@ -20,10 +20,8 @@ from typing import Final
 from domain.errors import HeddleError
 from edge_agent.configuration import AgentConfiguration, read_configuration
 from edge_agent.configuration_watch import ConfigurationWatch
-from edge_agent.http_transport import open_http_transport
 from edge_agent.inference import carried_over
 from edge_agent.inference.updates import ModelUpdates
-from edge_agent.link import Link
 from edge_agent.live.collector import LiveCollector
 from edge_agent.operations.metrics import serving_metrics
 from edge_agent.operations.observation import Observation, Observed
@@ -32,7 +30,9 @@ from edge_agent.operations.traces import exporting_traces
 from edge_agent.outbox import Outbox, OutboxStatus, open_outbox
 from edge_agent.running_sources import RunningSources
 from edge_agent.settings import Settings
-from edge_agent.transport import Transport
+from edge_agent.uplink.http import open_http_transport
+from edge_agent.uplink.link import Link
+from edge_agent.uplink.transport import Transport
 from edge_agent.waiting import end_all, first_ended, wait_up_to
 
 DRAIN_POLL_S: Final = 1.0

@@ -40,7 +40,7 @@ class ModelUpdates:
     Parameters
     ----------
     state_dir : of the agent
-    fetch : such as `edge_agent.transport.Transport.fetch`
+    fetch : such as `edge_agent.uplink.transport.Transport.fetch`
     """
 
     def __init__(self, agent: str, state_dir: Path, fetch: Fetch) -> None:

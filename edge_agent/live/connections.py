@@ -14,7 +14,7 @@ from typing import Final
 from domain.errors import HeddleError
 from edge_agent.live import Connection, LiveSource
 from edge_agent.live.feed import SourceFeed
-from edge_agent.uplink import Backoff
+from edge_agent.uplink.frames import Backoff
 
 STEADY_S: Final = 10.0
 """A connection that lasted so long was a good one: the next failure begins with a short pause."""

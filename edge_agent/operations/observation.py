@@ -13,13 +13,13 @@ from typing import Final
 
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.inference.updates import statuses as model_statuses
-from edge_agent.link import Link
 from edge_agent.live.collector import LiveCollector
 from edge_agent.operations.certificates import CertificateStatus, ExpiryWatch
 from edge_agent.operations.snapshot import Snapshot, SnapshotFile
 from edge_agent.outbox import Outbox, OutboxStatus
 from edge_agent.running_sources import RunningSources
 from edge_agent.settings import Settings
+from edge_agent.uplink.link import Link
 
 LOOK_EVERY_S: Final = 2.0
 CERTIFICATES_EVERY_S: Final = 3_600.0

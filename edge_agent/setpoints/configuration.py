@@ -18,7 +18,7 @@ from domain.units import Unit, unit
 from edge_agent.live import Connection, Target
 from edge_agent.setpoints.declaration import DeclaredSetpoint, Interlock, Rate, SafeReturn
 from edge_agent.sources import SourceContext, WritableKind, live_kinds
-from edge_agent.verification import KEYS_MAX, PinnedKey
+from edge_agent.uplink.verification import KEYS_MAX, PinnedKey
 from edge_agent.yaml_section import Section
 
 SETPOINTS_MAX: Final = 500

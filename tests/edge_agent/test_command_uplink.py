@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
-from edge_agent.command_uplink import CommandUplink
-from edge_agent.http_transport import open_http_transport
 from edge_agent.outbox import AgentCommand, Outbox, open_outbox
 from edge_agent.settings import Settings
+from edge_agent.uplink.commands import CommandUplink
+from edge_agent.uplink.http import open_http_transport
 from tests.edge_agent.frame_server import FrameServer, serving, status
 
 

@@ -14,13 +14,13 @@ import httpx
 import pytest
 
 from domain.errors import InvalidInput, Unavailable
-from edge_agent.http_transport import open_http_transport
 from edge_agent.operations.certificates import ExpiryWatch, certificate_statuses
 from edge_agent.operations.metrics import serving_metrics
 from edge_agent.operations.snapshot import Snapshot, SnapshotFile, read_snapshot
 from edge_agent.outbox import OutboxStatus
 from edge_agent.settings import Settings
-from edge_agent.transport import RequestFailed
+from edge_agent.uplink.http import open_http_transport
+from edge_agent.uplink.transport import RequestFailed
 from tests.edge_agent.certificates import Authority
 from tests.edge_agent.frame_server import FrameServer, serving
 from tests.edge_agent.setpoints.site import free_port

@@ -21,11 +21,11 @@ from domain.asset_types import asset_type
 from domain.frame_checks import header_for
 from domain.frame_encoding import encode
 from domain.frames import build_frame
-from edge_agent.http_transport import RESPONSE_BYTES_MAX, open_http_transport, retry_after_s
 from edge_agent.outbox import Outbox, PendingFrame, open_outbox
 from edge_agent.readings import Position
 from edge_agent.settings import Settings
-from edge_agent.uplink import Backoff, Uplink
+from edge_agent.uplink.frames import Backoff, Uplink
+from edge_agent.uplink.http import RESPONSE_BYTES_MAX, open_http_transport, retry_after_s
 from tests.edge_agent.frame_server import FrameServer, Verdict, serving, status
 
 SOURCES = ("pump-1", "pump-2")

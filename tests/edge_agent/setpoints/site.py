@@ -24,14 +24,14 @@ from domain.asset_types import asset_type
 from domain.directives import Directive, SetpointDirective, encode_directive, signed_text
 from domain.frames import Quality
 from edge_agent.configuration import AgentConfiguration, read_configuration
-from edge_agent.directive_stream import DirectiveStream
-from edge_agent.http_transport import open_http_transport
 from edge_agent.live import Connection, DeliveredChannel
 from edge_agent.live.window import ChannelWindow, Window
 from edge_agent.outbox import AgentCommand, Outbox, open_outbox
 from edge_agent.setpoints import LatestValues, SetpointApplier
 from edge_agent.settings import Settings
-from edge_agent.transport import StreamMessage
+from edge_agent.uplink.directives import DirectiveStream
+from edge_agent.uplink.http import open_http_transport
+from edge_agent.uplink.transport import StreamMessage
 from eventlog.notes import SigningKey
 
 AGENT: Final = "edge-1"

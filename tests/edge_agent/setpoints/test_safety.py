@@ -15,7 +15,7 @@ from domain.directives import ModelDirective
 from domain.frames import Quality
 from edge_agent.setpoints.journal import APPLIED, REFUSED, RETURNED, WRITING, JournalEntry
 from edge_agent.setpoints.watchdog import Watchdog
-from edge_agent.transport import StreamMessage
+from edge_agent.uplink.transport import StreamMessage
 from tests.edge_agent.setpoints.site import (
     AGENT,
     KEY,

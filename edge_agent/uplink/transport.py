@@ -1,6 +1,6 @@
 """How frames and commands reach Heddle: what any way of sending promises.
 
-Today that is HTTP (`edge_agent.http_transport`); a way over Kafka would stand beside it. A
+Today that is HTTP (`edge_agent.uplink.http`); a way over Kafka would stand beside it. A
 transport sends once and says what became of each item; repeating is the uplink's business.
 """
 

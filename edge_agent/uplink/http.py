@@ -20,7 +20,7 @@ from domain.errors import InvalidInput
 from domain.frame_batches import BATCH_MEDIA_TYPE, BatchItem, encode_batch
 from edge_agent.outbox.records import AgentCommand, PendingFrame
 from edge_agent.settings import Settings
-from edge_agent.transport import (
+from edge_agent.uplink.transport import (
     BatchAnswer,
     CommandResult,
     RequestFailed,

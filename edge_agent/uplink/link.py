@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from edge_agent.command_uplink import CommandUplink
 from edge_agent.configuration import AgentConfiguration
-from edge_agent.directive_stream import DirectiveStream, ModelPromoted
 from edge_agent.live import Connection
 from edge_agent.outbox import Outbox
 from edge_agent.setpoints import LatestValues, SetpointApplier
 from edge_agent.setpoints.watchdog import Watchdog
 from edge_agent.settings import Settings
-from edge_agent.transport import Transport
-from edge_agent.uplink import Uplink
+from edge_agent.uplink.commands import CommandUplink
+from edge_agent.uplink.directives import DirectiveStream, ModelPromoted
+from edge_agent.uplink.frames import Uplink
+from edge_agent.uplink.transport import Transport
 
 
 class Link:

@@ -16,9 +16,9 @@ from domain.errors import HeddleError, InvalidInput, NotAllowed, Unavailable
 from edge_agent.setpoints.applier import SetpointApplier
 from edge_agent.setpoints.guards import Refusal
 from edge_agent.settings import Settings
-from edge_agent.transport import RequestFailed, StreamMessage, Transport, Wanted
-from edge_agent.uplink import Backoff
-from edge_agent.verification import PinnedKey, claimed_directive, verified_directive
+from edge_agent.uplink.frames import Backoff
+from edge_agent.uplink.transport import RequestFailed, StreamMessage, Transport, Wanted
+from edge_agent.uplink.verification import PinnedKey, claimed_directive, verified_directive
 from edge_agent.waiting import end_all, wait_up_to
 
 IDLE_S: Final = 60.0

@@ -15,8 +15,8 @@ from typing import Final
 from domain.errors import Unavailable
 from edge_agent.outbox import Outbox, PendingCommand, Rejection
 from edge_agent.settings import Settings
-from edge_agent.transport import RequestFailed, RequestMalformed, Transport
-from edge_agent.uplink import Backoff
+from edge_agent.uplink.frames import Backoff
+from edge_agent.uplink.transport import RequestFailed, RequestMalformed, Transport
 
 COMMANDS_AT_ONCE_MAX: Final = 200
 """The server's bound on a batch."""

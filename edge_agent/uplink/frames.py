@@ -18,7 +18,7 @@ from typing import Final
 from domain.errors import Unavailable
 from edge_agent.outbox import Outbox, PendingFrame, Rejection
 from edge_agent.settings import Settings
-from edge_agent.transport import BatchAnswer, FrameResult, RequestFailed, Transport
+from edge_agent.uplink.transport import BatchAnswer, FrameResult, RequestFailed, Transport
 from edge_agent.waiting import wait_up_to
 
 ASSET_UNKNOWN: Final = "asset.unknown"

@@ -60,7 +60,7 @@ from eventlog.documents import ContentStore
 from eventlog.envelope import RecordedEvent
 from eventlog.objects import load_object
 from eventlog.reading import FILTER_VALUES_MAX, EventFilter, PayloadOf, read_event, read_stream
-from eventlog.signing import CheckpointPublisher
+from eventlog.transparency.signing import CheckpointPublisher
 
 DESIRED: Final = "asset.setpoint_desired"
 APPROVED: Final = "setpoint_proposal.approved"

@@ -31,28 +31,28 @@ from api.transparency import open_signer, transparency_routes
 from api.webhooks.dispatcher import WebhookDispatcher
 from domain.errors import HeddleError
 from eventlog.database import CONNECTION_LOST, create_pool
+from eventlog.following.tail import Tail
 from eventlog.ledger import Ledger
-from eventlog.signing import CheckpointPublisher
-from eventlog.tail import Tail
-from projections.active import ActiveLocks
-from projections.alert_policy import AlertPolicy
-from projections.alerts import AlertProjection
-from projections.maintenance import MaintenanceProjection
-from projections.missing_data import MissingDataPolicy, SilenceWatch
+from eventlog.transparency.signing import CheckpointPublisher
+from projections.alerts.missing_data import MissingDataPolicy, SilenceWatch
+from projections.alerts.policy import AlertPolicy
+from projections.alerts.projection import AlertProjection
+from projections.maintenance.policy import WorkOrderPolicy
+from projections.maintenance.projection import MaintenanceProjection
 from projections.objects import ObjectProjection
-from projections.pages import SharedPages
 from projections.places import PlaceProjection
-from projections.plant import PlantProjection
-from projections.production import ProductionProjection
-from projections.quality import QualityProjection
-from projections.quarantine_policy import QuarantinePolicy
-from projections.rollups import RollupProjection
-from projections.runner import Projection, ProjectionRunner
-from projections.thread import ThreadProjection
-from projections.twin_history import TwinHistoryProjection
-from projections.twins import TwinProjection
+from projections.plant.projection import PlantProjection
+from projections.production.projection import ProductionProjection
+from projections.quality.projection import QualityProjection
+from projections.quality.quarantine_policy import QuarantinePolicy
+from projections.running.active import ActiveLocks
+from projections.running.pages import SharedPages
+from projections.running.runner import Projection, ProjectionRunner
+from projections.telemetry.rollups import RollupProjection
+from projections.thread.projection import ThreadProjection
+from projections.twins.history import TwinHistoryProjection
+from projections.twins.projection import TwinProjection
 from projections.webhooks import WebhookProjection
-from projections.work_order_policy import WorkOrderPolicy
 
 READINESS_TIMEOUT_S: Final = 2.0
 

@@ -16,9 +16,9 @@ from domain.errors import InvalidInput
 
 if TYPE_CHECKING:
     from api.settings import ServerSettings
-    from eventlog.archive import ArchiveReport
-    from eventlog.archive_store import ArchiveStore
-    from eventlog.compaction import CompactionReport
+    from eventlog.archive.compaction import CompactionReport
+    from eventlog.archive.moving import ArchiveReport
+    from eventlog.archive.store import ArchiveStore
     from eventlog.erasure import ErasureReport
 
 FOUND_SOMETHING: Final = 1
@@ -125,7 +125,7 @@ def _bad_duration(text: str) -> InvalidInput:
 
 
 def _store(settings: ServerSettings, to: str | None) -> ArchiveStore:
-    from eventlog.archive_store import ArchiveStore
+    from eventlog.archive.store import ArchiveStore
 
     return ArchiveStore(to or settings.archive_url or str(settings.data_dir / "archive"))
 
@@ -136,8 +136,8 @@ async def _archive(
     from api.database import open_pool
     from api.services import utc_now
     from api.settings import ServerSettings
-    from eventlog.archive import archive as move
-    from eventlog.archive_segments import ArchivedLedger, remove_strays_in
+    from eventlog.archive.moving import archive as move
+    from eventlog.archive.segments import ArchivedLedger, remove_strays_in
 
     settings = ServerSettings.from_environment()
     store = _store(settings, to)
@@ -179,8 +179,8 @@ def _told(
 async def _compact(to: str | None, *, as_json: bool) -> None:
     from api.database import open_pool
     from api.settings import ServerSettings
-    from eventlog.archive_segments import ArchivedLedger
-    from eventlog.compaction import compact as merge
+    from eventlog.archive.compaction import compact as merge
+    from eventlog.archive.segments import ArchivedLedger
 
     settings = ServerSettings.from_environment()
     store = _store(settings, to)
@@ -247,7 +247,7 @@ async def _erased(
     from api.database import open_pool
     from api.services import new_event_id, utc_now
     from api.settings import ServerSettings
-    from eventlog.archive_segments import ArchivedLedger
+    from eventlog.archive.segments import ArchivedLedger
     from eventlog.erasure import erase as carry_out
     from eventlog.erasure import positions_of_stream
     from eventlog.ledger import Ledger
@@ -274,7 +274,7 @@ async def _erased(
 async def _finish(*, as_json: bool) -> None:
     from api.database import open_pool
     from api.settings import ServerSettings
-    from eventlog.archive_segments import ArchivedLedger
+    from eventlog.archive.segments import ArchivedLedger
     from eventlog.erasure import finish_erasures
 
     settings = ServerSettings.from_environment()

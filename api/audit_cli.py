@@ -21,7 +21,7 @@ from domain.errors import Unavailable
 
 if TYPE_CHECKING:
     from eventlog.ledger import Ledger
-    from projections.audit import AuditEntry, AuditFilter
+    from projections.audit.trail import AuditEntry, AuditFilter
 
 LAST_DEFAULT: Final = 20
 LAST_MAX: Final = 100_000
@@ -65,7 +65,7 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one entry a line.")] = False,
 ) -> None:
     """Show who did what, newest first, with what it was before where it was corrected."""
-    from projections.audit import AuditFilter
+    from projections.audit.trail import AuditFilter
 
     now = datetime.now(UTC)
     wanted = AuditFilter(
@@ -95,7 +95,7 @@ async def _show(
     text: Callable[[AuditEntry], str],
 ) -> None:
     from eventlog.database import CONNECTION_LOST
-    from projections.audit import audit_trail
+    from projections.audit.trail import audit_trail
 
     before: int | None = None
     missing = last

@@ -10,9 +10,9 @@ import asyncpg
 from api.settings import ServerSettings
 from domain.errors import Unavailable
 from eventlog.database import CONNECTION_LOST, Pool, create_pool
-from eventlog.embedded import EmbeddedPostgres
+from eventlog.embedded.server import EmbeddedPostgres
 from eventlog.ledger import Ledger
-from eventlog.tiles import LedgerTiles
+from eventlog.transparency.tiles import LedgerTiles
 
 
 @contextmanager

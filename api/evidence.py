@@ -10,23 +10,23 @@ from typing import Final
 
 from domain.errors import NotAllowed
 from domain.events import format_time
-from eventlog.bundle_events import TraceSelection
-from eventlog.documents import ContentStore
-from eventlog.ledger import Ledger
-from eventlog.signing import CheckpointSigner
-from eventlog.tail import Tail
-from eventlog.trace_bundles import (
+from eventlog.bundles.lines import TraceSelection
+from eventlog.bundles.traces import (
     BundleEdge,
     BundleNode,
     Exported,
     TraceEvidence,
     export_trace_bundle,
 )
+from eventlog.documents import ContentStore
+from eventlog.following.tail import Tail
+from eventlog.ledger import Ledger
+from eventlog.transparency.signing import CheckpointSigner
 from projections.as_of import NOW, AsOf
-from projections.runner import ProjectionRunner
-from projections.thread import ThreadProjection
-from projections.trace import events_of, trace, unknown_nodes
-from projections.traced import Direction, Trace
+from projections.running.runner import ProjectionRunner
+from projections.thread.projection import ThreadProjection
+from projections.thread.trace import events_of, trace, unknown_nodes
+from projections.thread.traced import Direction, Trace
 
 NODES_MAX: Final = 20_000
 """Things in one bundle."""
@@ -51,7 +51,7 @@ async def gather(
     Raises
     ------
     NotFound, InvalidInput
-        as `projections.trace.trace` and `events_of`
+        as `projections.thread.trace.trace` and `events_of`
     """
     traced = await trace(
         ledger, roots, direction=direction, depth=depth, as_of=as_of, nodes_max=nodes_max

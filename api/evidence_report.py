@@ -16,10 +16,10 @@ from typing import Any, Final
 from api.graph_drawing import draw
 from domain.documents.document import DocumentReleased, revision_name
 from domain.records import RecordCorrected, RecordSigned
-from eventlog.bundle_events import BundleReport
-from eventlog.notes import VerifierKey
-from eventlog.trace_bundle_reading import BundledEvent, read_trace_bundle
-from eventlog.trace_bundles import TraceEvidence
+from eventlog.bundles.lines import BundleReport
+from eventlog.bundles.trace_reading import BundledEvent, read_trace_bundle
+from eventlog.bundles.traces import TraceEvidence
+from eventlog.transparency.notes import VerifierKey
 
 EVENTS_SHOWN_MAX: Final = 2_000
 """Events in the timeline and in full; the bundle has them all."""

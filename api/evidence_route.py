@@ -35,8 +35,8 @@ from domain.events import format_time
 from eventlog.database import CONNECTION_LOST
 from eventlog.documents import ContentStore
 from projections.as_of import AsOf
-from projections.thread import ThreadProjection
-from projections.traced import Direction
+from projections.thread.projection import ThreadProjection
+from projections.thread.traced import Direction
 
 PATH: Final = "/v1/evidence"
 MEDIA_TYPE: Final = "application/x-ndjson"

@@ -13,7 +13,7 @@ from html import escape
 from typing import Final
 
 from domain.thread import NodeKind
-from eventlog.trace_bundles import BundleEdge, BundleNode
+from eventlog.bundles.traces import BundleEdge, BundleNode
 
 LAYERS_EACH_WAY: Final = 6
 BOXES_PER_LAYER: Final = 18

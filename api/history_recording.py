@@ -16,9 +16,9 @@ from typing import Final
 from api.plant_history import HistoryEvent, HistoryName, plant_history
 from domain.errors import Conflict, HeddleError
 from domain.records import RecordCorrected
+from eventlog.appending.lookup import read_positions
 from eventlog.envelope import NewEvent, new_fact
 from eventlog.ledger import NO_STREAM, Appended, IdempotencyKey, Ledger
-from eventlog.lookup import read_positions
 
 APPEND_EVENTS: Final = 100
 APPENDS_AT_ONCE: Final = 16

@@ -42,11 +42,11 @@ from domain.frame_header import FrameHeader
 from domain.frame_layout import peek
 from domain.frame_stacks import hash_frames
 from domain.frames import Frame, time_from_ns
+from eventlog.appending.lookup import read_versions
 from eventlog.commands import load_asset
 from eventlog.database import CONNECTION_LOST
 from eventlog.envelope import NewEvent, frame_windows, new_frame
 from eventlog.ledger import Appended, Ledger, Placed
-from eventlog.lookup import read_versions
 
 FRAMES_AT_ONCE: Final = 32
 UNPACKED_BYTES_AT_ONCE: Final = 4 * 1024 * 1024

@@ -23,9 +23,9 @@ from domain.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from eventlog.envelope import RecordedEvent
+    from eventlog.following.tail import Tail
     from eventlog.ledger import Ledger
     from eventlog.reading import EventFilter, PayloadOf
-    from eventlog.tail import Tail
 
 LAST_DEFAULT: Final = 20
 LAST_MAX: Final = 10_000
@@ -281,7 +281,7 @@ async def _opened(
 ) -> AsyncIterator[tuple[Ledger, Tail | None]]:
     from api.database import existing_ledger, open_pool
     from api.settings import ServerSettings
-    from eventlog.tail import Tail
+    from eventlog.following.tail import Tail
 
     settings = ServerSettings.from_environment()
     async with (

@@ -20,7 +20,7 @@ from api.access.guard import Admit
 from api.problem import problem
 from api.services import Services
 from domain.errors import HeddleError
-from projections.runner import ProjectionRunner
+from projections.running.runner import ProjectionRunner
 
 NAMES_MAX: Final = 200
 OTHER: Final = "(other)"

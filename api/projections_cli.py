@@ -21,10 +21,10 @@ from domain.errors import NotFound
 
 if TYPE_CHECKING:
     from eventlog.database import Pool
-    from projections.beside import Told
-    from projections.content import ProjectionCheck
-    from projections.projection import Projection
-    from projections.rebuild import Rebuilt
+    from projections.running.beside import Told
+    from projections.running.content import ProjectionCheck
+    from projections.running.projection import Projection
+    from projections.running.rebuild import Rebuilt
 
 COLLECTED_AFTER: Final = (50_000, 20, 100)
 """Thresholds of the garbage collector for a process that folds and does nothing else."""
@@ -67,7 +67,7 @@ def check(
 
 
 async def _rebuild(name: str, *, as_json: bool) -> None:
-    from projections.rebuild import rebuild
+    from projections.running.rebuild import rebuild
 
     projection = _projection(name)
     began = time.monotonic()
@@ -109,7 +109,7 @@ def _rebuilt_text(document: dict[str, Any]) -> str:
 
 async def _check(name: str | None, ledger_name: str | None, *, as_json: bool) -> bool:
     from api.database import existing_ledger
-    from projections.content import check
+    from projections.running.content import check
 
     equal = True
     chosen = _rebuildable() if name is None else [_projection(name)]
@@ -189,7 +189,7 @@ def _projection(name: str) -> Projection:
 
 def _rebuildable() -> list[Projection]:
     from api.app import projections
-    from projections.projection import Policy
+    from projections.running.projection import Policy
 
     return [projection for projection in projections() if not isinstance(projection, Policy)]
 
@@ -213,7 +213,7 @@ async def _opened() -> AsyncIterator[tuple[Pool, str]]:
 
 def _progress(*, as_json: bool) -> Told:
     """Return what tells a person on stderr, now and then, how far the fold has come."""
-    from projections.beside import silent
+    from projections.running.beside import silent
 
     if as_json or not sys.stderr.isatty():
         return silent

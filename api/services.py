@@ -13,11 +13,11 @@ from api.access.authentication import Authenticator
 from api.access.sight import Sights
 from api.settings import ServerSettings
 from domain.identifiers import uuid7
+from eventlog.following.tail import Tail
 from eventlog.ledger import Ledger
-from eventlog.signing import CheckpointPublisher
-from eventlog.tail import Tail
-from projections.missing_data import SilenceWatch
-from projections.runner import ProjectionRunner
+from eventlog.transparency.signing import CheckpointPublisher
+from projections.alerts.missing_data import SilenceWatch
+from projections.running.runner import ProjectionRunner
 
 
 def utc_now() -> datetime:

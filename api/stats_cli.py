@@ -14,7 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from eventlog.ledger_statistics import Kind, LedgerStatistics, TableSize
-    from projections.standing import Standing
+    from projections.running.standing import Standing
 
 TABLES_SHOWN_MAX: Final = 12
 
@@ -56,7 +56,7 @@ async def _found(ledger: str | None, *, exact: bool) -> Found:
     from api.database import open_pool
     from api.settings import ServerSettings
     from eventlog.ledger_statistics import ledger_names, ledger_statistics, table_sizes
-    from projections.standing import list_standings
+    from projections.running.standing import list_standings
 
     async with (
         open_pool(ServerSettings.from_environment()) as (pool, _url),

@@ -24,10 +24,10 @@ from domain.errors import InvalidInput
 
 if TYPE_CHECKING:
     from api.settings import ServerSettings
+    from eventlog.bundles.traces import Exported, TraceEvidence
     from eventlog.database import Pool
-    from eventlog.trace_bundles import Exported, TraceEvidence
     from projections.as_of import AsOf
-    from projections.traced import Direction
+    from projections.thread.traced import Direction
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
 WAYS: Final = ("back", "forward", "both")
@@ -184,7 +184,7 @@ async def _opened() -> AsyncIterator[tuple[Pool, str, ServerSettings]]:
 
 
 def _direction(text: str) -> Direction:
-    from projections.traced import Direction
+    from projections.thread.traced import Direction
 
     return Direction[text.upper()]
 

@@ -23,12 +23,12 @@ from api.problem import problem
 from api.settings import ServerSettings
 from domain.errors import HeddleError, InvalidInput, NotFound, Unavailable
 from eventlog.database import CONNECTION_LOST, Pool
-from eventlog.merkle import parse_tile_path
-from eventlog.notes import SigningKey, VerifierKey
-from eventlog.proofs import prove
-from eventlog.signing import CheckpointPublisher, CheckpointSigner, SigningRefused
-from eventlog.signing_keys import SigningKeys, origin_of
-from eventlog.tiles import LedgerTiles, check_tile
+from eventlog.transparency.merkle import parse_tile_path
+from eventlog.transparency.notes import SigningKey, VerifierKey
+from eventlog.transparency.proofs import prove
+from eventlog.transparency.signing import CheckpointPublisher, CheckpointSigner, SigningRefused
+from eventlog.transparency.signing_keys import SigningKeys, origin_of
+from eventlog.transparency.tiles import LedgerTiles, check_tile
 
 CHECKPOINT_MAX_AGE_S: Final = 1
 FOR_EVER: Final = "public, max-age=31536000, immutable"

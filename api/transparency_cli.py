@@ -18,11 +18,11 @@ from domain.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from api.settings import ServerSettings
-    from eventlog.bundle_events import BundleReport
+    from eventlog.bundles.lines import BundleReport
     from eventlog.database import Pool
-    from eventlog.findings import Erased, Finding
-    from eventlog.notes import Note, VerifierKey
-    from eventlog.signing import CheckpointSigner
+    from eventlog.transparency.notes import Note, VerifierKey
+    from eventlog.transparency.signing import CheckpointSigner
+    from eventlog.verification.findings import Erased, Finding
 
 FOUND_SOMETHING: Final = 1
 
@@ -87,7 +87,7 @@ def verify_bundle(
     as_json: AsJson = False,
 ) -> None:
     """Check a bundle or a proof without any database; exit 1 when something is wrong."""
-    from eventlog.proofs import PROOF_MAGIC
+    from eventlog.transparency.proofs import PROOF_MAGIC
 
     trusted = _keys(vkey or [])
     with file.open("rb") as opened:
@@ -148,8 +148,8 @@ async def _verify(
     vkeys: Sequence[str], files: Sequence[Path], *, archive: bool, as_json: bool
 ) -> None:
     from api.transparency import signing_keys
-    from eventlog.notes import Note
-    from eventlog.verification import verify_ledger
+    from eventlog.transparency.notes import Note
+    from eventlog.verification.whole_log import verify_ledger
 
     async with _opened() as (pool, settings):
         keys = signing_keys(settings)
@@ -189,8 +189,8 @@ async def _verify(
 
 
 async def _prove(event: str, out: Path, *, as_json: bool) -> None:
-    from eventlog.checkpoints import Checkpoint
-    from eventlog.proofs import prove as prove_position
+    from eventlog.transparency.checkpoints import Checkpoint
+    from eventlog.transparency.proofs import prove as prove_position
 
     async with _signing() as (signer, _settings):
         position = await _position(signer, event)
@@ -231,8 +231,8 @@ async def _position(signer: CheckpointSigner, event: str) -> int:
 
 
 async def _export(wanted: str, out: Path, *, as_json: bool) -> None:
-    from eventlog.bundles import Selection, export_bundle, select_stream
-    from eventlog.checkpoints import Checkpoint
+    from eventlog.bundles.streams import Selection, export_bundle, select_stream
+    from eventlog.transparency.checkpoints import Checkpoint
 
     async with _signing() as (signer, _settings):
         note = await signer.sign()
@@ -287,7 +287,7 @@ async def _acknowledge(origin: str, actor: str, reason: str, *, as_json: bool) -
 
 
 def _check_bundle(file: Path, trusted: Sequence[VerifierKey], *, as_json: bool) -> None:
-    from eventlog.bundles import verify_bundle as check
+    from eventlog.bundles.streams import verify_bundle as check
 
     report = check(file, trusted)
     document = {
@@ -321,7 +321,7 @@ def _check_bundle(file: Path, trusted: Sequence[VerifierKey], *, as_json: bool) 
 
 def _chosen(report: BundleReport) -> str:
     """Return which events a bundle holds."""
-    from eventlog.bundle_events import Selection
+    from eventlog.bundles.lines import Selection
 
     chosen = report.selection
     if isinstance(chosen, Selection):
@@ -334,7 +334,7 @@ def _chosen(report: BundleReport) -> str:
 
 
 def _check_proof(file: Path, trusted: Sequence[VerifierKey], *, as_json: bool) -> None:
-    from eventlog.proofs import PROOF_BYTES_MAX, TlogProof
+    from eventlog.transparency.proofs import PROOF_BYTES_MAX, TlogProof
 
     if not trusted:
         raise InvalidInput(
@@ -378,7 +378,7 @@ def _erased_lines(erased: Sequence[Erased]) -> list[str]:
 
 
 def _keys(vkeys: Sequence[str]) -> list[VerifierKey]:
-    from eventlog.notes import VerifierKey
+    from eventlog.transparency.notes import VerifierKey
 
     return [VerifierKey.parse(vkey) for vkey in vkeys]
 

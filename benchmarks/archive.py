@@ -26,15 +26,15 @@ from benchmarks.report import Figure, Report
 from benchmarks.scratch import scratch_server
 from domain.asset import telemetry_stream
 from domain.frames import ChannelHeader, Column, Frame, FrameHeader, build_frame, time_from_ns
-from eventlog.archive import ArchiveReport, archive
-from eventlog.archive_segments import ArchivedLedger
-from eventlog.archive_store import ArchiveStore
+from eventlog.archive.moving import ArchiveReport, archive
+from eventlog.archive.payloads import BLOCKS
+from eventlog.archive.segments import ArchivedLedger
+from eventlog.archive.store import ArchiveStore
 from eventlog.database import Pool, create_pool
 from eventlog.envelope import new_frame
 from eventlog.ledger import Ledger
-from eventlog.payloads import BLOCKS
 from eventlog.reading import read_page
-from eventlog.verification import verify_ledger
+from eventlog.verification.whole_log import verify_ledger
 
 READINGS_A_WINDOW: Final = 125
 DAY_NS: Final = 86_400_000_000_000

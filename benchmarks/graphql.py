@@ -46,7 +46,7 @@ from eventlog.commands import handle
 from eventlog.database import create_pool
 from eventlog.envelope import new_frame
 from eventlog.ledger import Ledger
-from projections.readings import POINTS_MAX
+from projections.telemetry.readings import POINTS_MAX
 
 START_S_MAX: Final = 60.0
 WARM_UP: Final = 160

@@ -39,11 +39,11 @@ from api.settings import ServerSettings
 from domain.events import format_time
 from eventlog.database import Pool, create_pool
 from eventlog.ledger import Ledger
-from projections.readings import POINTS_MAX, read_columns
-from projections.thread import ThreadProjection
-from projections.trace import trace
-from projections.traced import Direction
-from projections.twins import AssetRow, TwinProjection, list_assets, twins_by_asset_id
+from projections.telemetry.readings import POINTS_MAX, read_columns
+from projections.thread.projection import ThreadProjection
+from projections.thread.trace import trace
+from projections.thread.traced import Direction
+from projections.twins.projection import AssetRow, TwinProjection, list_assets, twins_by_asset_id
 
 LEDGER: Final = "plant-1"
 ASSETS: Final = 100

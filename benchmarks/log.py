@@ -21,10 +21,10 @@ from benchmarks.report import Figure, Report
 from benchmarks.scratch import run_as_served, scratch_server
 from domain.identifiers import uuid7
 from eventlog.database import Pool, create_pool
-from eventlog.embedded_cluster import BOOTSTRAP_ROLE
+from eventlog.embedded.cluster import BOOTSTRAP_ROLE
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Ledger
-from eventlog.merkle import Frontier
+from eventlog.transparency.merkle import Frontier
 
 PAYLOAD = b'{"asset_id":"pump-1","note":"' + b"x" * 180 + b'","reason":"a reason","value":12.5}'
 PAYLOAD_SHA256 = hashlib.sha256(PAYLOAD).digest()

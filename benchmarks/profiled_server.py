@@ -22,14 +22,14 @@ SECTIONS: tuple[tuple[str, str], ...] = (
     # (part of a file's path, section); the innermost on the stack counts
     ("api/ingest.py", "ingest"),
     ("projections/twin", "twins"),
-    ("projections/alerts.py", "alerts"),
+    ("projections/alerts/projection.py", "alerts"),
     ("projections/alert_", "alert policy"),
     ("projections/rollup", "rollups"),
-    ("projections/pages.py", "pages"),
-    ("projections/runner.py", "checkpoints"),
+    ("projections/running/pages.py", "pages"),
+    ("projections/running/runner.py", "checkpoints"),
     ("eventlog/ledger.py", "append"),
-    ("eventlog/writer.py", "append"),
-    ("eventlog/checkpoints.py", "signing"),
+    ("eventlog/appending/writer.py", "append"),
+    ("eventlog/transparency/checkpoints.py", "signing"),
     ("uvicorn/", "http"),
 )
 DETAILS: tuple[tuple[str, str, str], ...] = (

@@ -24,14 +24,14 @@ from domain.asset import SetpointReported
 from domain.identifiers import uuid7
 from eventlog.database import Connection, create_pool
 from eventlog.envelope import NewEvent, RecordedEvent, new_fact
+from eventlog.following.tail import Tail
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf, read_pages
-from eventlog.tail import Tail
-from projections.content import check
-from projections.production import ProductionProjection
-from projections.projection import Projection
-from projections.rebuild import rebuild
-from projections.runner import ProjectionRunner
+from projections.production.projection import ProductionProjection
+from projections.running.content import check
+from projections.running.projection import Projection
+from projections.running.rebuild import rebuild
+from projections.running.runner import ProjectionRunner
 
 STREAMS = 1_024
 APPENDED_AT_ONCE = 2_000

@@ -23,7 +23,7 @@ from domain.asset import SetpointReported
 from eventlog.database import Pool, create_pool
 from eventlog.envelope import NewEvent, new_fact
 from eventlog.ledger import Ledger
-from eventlog.merkle import (
+from eventlog.transparency.merkle import (
     TILE_WIDTH,
     TileRoot,
     TileTree,
@@ -33,8 +33,8 @@ from eventlog.merkle import (
     inclusion_plan,
     tiles_of,
 )
-from eventlog.tiles import LedgerTiles
-from eventlog.verification import verify_ledger
+from eventlog.transparency.tiles import LedgerTiles
+from eventlog.verification.whole_log import verify_ledger
 
 OCCURRED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 EVENTS_AN_APPEND: Final = 1_000

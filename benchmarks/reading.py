@@ -17,6 +17,7 @@ from domain.asset import SetpointReported
 from domain.identifiers import uuid7
 from eventlog.database import create_pool
 from eventlog.envelope import RECORDED_COLUMNS, NewEvent, new_fact
+from eventlog.following.tail import Tail
 from eventlog.ledger import Ledger
 from eventlog.reading import (
     SCANNED_EVENTS_MAX,
@@ -27,7 +28,6 @@ from eventlog.reading import (
     read_pages,
     read_whole_stream,
 )
-from eventlog.tail import Tail
 
 PAGE_EVENTS = 500
 STREAMS = 128

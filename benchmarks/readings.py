@@ -24,11 +24,11 @@ from eventlog.decoded import READINGS_MAX as DECODED_READINGS_MAX
 from eventlog.envelope import new_frame
 from eventlog.ledger import Ledger
 from eventlog.reading import read_page
-from projections.readings import ReadingColumns, read_last_values, read_raw
-from projections.rollup_columns import HOUR_S, MINUTE_S, RollupColumns, read_rollups
-from projections.rollups import RollupProjection
-from projections.runner import Projection
-from projections.twins import TwinProjection
+from projections.running.runner import Projection
+from projections.telemetry.readings import ReadingColumns, read_last_values, read_raw
+from projections.telemetry.rollup_columns import HOUR_S, MINUTE_S, RollupColumns, read_rollups
+from projections.telemetry.rollups import RollupProjection
+from projections.twins.projection import TwinProjection
 
 ASSET: Final = "pump-007"
 CHANNEL: Final = "flow"

@@ -14,12 +14,12 @@ from typing import Final
 
 from benchmarks.scratch import run_as_served
 from eventlog.database import create_pool
+from eventlog.following.tail import Tail
 from eventlog.ledger import Ledger
-from eventlog.tail import Tail
-from projections.production import ProductionProjection
-from projections.quality import QualityProjection
-from projections.runner import ProjectionRunner
-from projections.thread import ThreadProjection
+from projections.production.projection import ProductionProjection
+from projections.quality.projection import QualityProjection
+from projections.running.runner import ProjectionRunner
+from projections.thread.projection import ThreadProjection
 
 PATIENCE_S: Final = 600.0
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import uvloop
 
-from eventlog.embedded import EmbeddedPostgres
+from eventlog.embedded.server import EmbeddedPostgres
 from migrations.run import upgrade
 
 T = TypeVar("T")

@@ -46,9 +46,9 @@ from eventlog.database import Connection, create_pool
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf, read_page
 from projections.as_of import AsOf
-from projections.thread import ThreadProjection
-from projections.trace import BACK_LINKS, FORWARD_LINKS, NODES_MAX, recall, trace
-from projections.traced import Direction
+from projections.thread.projection import ThreadProjection
+from projections.thread.trace import BACK_LINKS, FORWARD_LINKS, NODES_MAX, recall, trace
+from projections.thread.traced import Direction
 
 LEDGER: Final = "plant-1"
 BATCH_EVENTS: Final = 1_000

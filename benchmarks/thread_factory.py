@@ -19,8 +19,8 @@ import numpy.typing as npt
 from domain.thread import LinkKind, NodeKind, NodeState
 from eventlog.database import Connection, Pool
 from eventlog.ledger import Ledger
-from projections.thread import NUMBER_BITS, ThreadProjection
-from projections.thread_fold import OPEN
+from projections.thread.fold import OPEN
+from projections.thread.projection import NUMBER_BITS, ThreadProjection
 
 Ints = npt.NDArray[np.int64]
 

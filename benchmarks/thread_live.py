@@ -26,9 +26,9 @@ from benchmarks.thread_factory import ASSEMBLY, Factory, part_key, top_of
 from eventlog.database import create_pool
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf, read_page
-from projections.thread import ThreadProjection
-from projections.trace import trace
-from projections.traced import Direction, Trace
+from projections.thread.projection import ThreadProjection
+from projections.thread.trace import trace
+from projections.thread.traced import Direction, Trace
 
 LIVE_EVENTS_PER_S: Final = 5_000
 FEED_S_MAX: Final = 30

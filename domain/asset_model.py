@@ -78,7 +78,7 @@ class LimitRule:
     """An alert while a channel stays beyond a fixed limit.
 
     It is raised once every second's mean has been beyond `limit` (SI) for `hold_s`, and cleared
-    once it has been back beyond `clear` (SI) for `clear_hold_s`. See `projections.alert_rules`.
+    once it has been back beyond `clear` (SI) for `clear_hold_s`. See `projections.alerts.rules`.
     """
 
     name: str
@@ -102,7 +102,7 @@ class DeviationRule:
     ratio of the baseline, has exceeded `deviation_ratio` for `hold_s`. From then on the baseline
     stands still, and the alert clears once the ratio has been under `clear_ratio` for
     `clear_hold_s`; after `relearn_s` the level reached counts as the new normal. See
-    `projections.alert_rules`.
+    `projections.alerts.rules`.
     """
 
     name: str

@@ -9,10 +9,10 @@ from domain.catalogue import decider_of_stream
 from domain.errors import CommandRejected, Conflict, NotFound
 from domain.events import format_time
 from domain.records import CorrectRecord, Entry, correct
+from eventlog.appending.lookup import read_positions
 from eventlog.commands import DECISIONS_MAX, Handled, check_version, recalled
 from eventlog.envelope import RecordedEvent, new_fact
 from eventlog.ledger import IdempotencyKey, Ledger
-from eventlog.lookup import read_positions
 from eventlog.reading import read_event, read_whole_stream
 
 

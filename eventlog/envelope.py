@@ -37,7 +37,7 @@ from domain.frame_encoding import encode
 from domain.frame_statistics import pack_statistics, pack_statistics_many
 from domain.frames import FRAME_BYTES_MAX, SEQUENCE_MAX, Frame
 from eventlog.decoded import DECODED
-from eventlog.merkle import HASH_BYTES
+from eventlog.transparency.merkle import HASH_BYTES
 
 EVENTS_DECLARED_IN: Final = EVENT_MODULES
 """Whoever reads the log has every stored type registered by importing these."""

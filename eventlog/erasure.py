@@ -15,7 +15,8 @@ from typing import Final
 from domain.errors import InvalidInput, NotFound, Unavailable
 from domain.events import decode_fact
 from domain.ledger_events import PayloadsErased, ledger_stream
-from eventlog.archive_segments import (
+from eventlog.archive.payloads import BLOCKS, PAYLOADS_ERASED, store_at
+from eventlog.archive.segments import (
     ArchivedLedger,
     LiveSegment,
     checked_windows,
@@ -29,7 +30,6 @@ from eventlog.archive_segments import (
 from eventlog.database import Connection
 from eventlog.envelope import new_fact
 from eventlog.ledger import Ledger
-from eventlog.payloads import BLOCKS, PAYLOADS_ERASED, store_at
 
 POSITIONS_MAX: Final = 1_000_000
 """Of one call; more take several."""

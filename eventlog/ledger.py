@@ -1,7 +1,7 @@
 """The ledger: a named log, and the one way to append to it.
 
-`eventlog.writer` stores what is appended: positions are 1, 2, 3 … without gaps, position order is
-commit order, and a reader never sees a position before a smaller one, whatever number of
+`eventlog.appending.writer` stores what is appended: positions are 1, 2, 3 … without gaps, position
+order is commit order, and a reader never sees a position before a smaller one, whatever number of
 processes append.
 """
 
@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from domain.errors import InvalidInput, Unavailable
-from eventlog import lookup
-from eventlog.appends import (
+from eventlog.appending import lookup
+from eventlog.appending.appends import (
     KEY_LENGTH_MAX,
     NO_STREAM,
     Append,
@@ -22,10 +22,10 @@ from eventlog.appends import (
     IdempotencyKey,
     Placed,
 )
+from eventlog.appending.writer import Writer
 from eventlog.database import Pool
 from eventlog.envelope import NewEvent, check_event
-from eventlog.merkle import EMPTY_ROOT
-from eventlog.writer import Writer
+from eventlog.transparency.merkle import EMPTY_ROOT
 
 __all__ = [
     "KEY_LENGTH_MAX",

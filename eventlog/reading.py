@@ -20,9 +20,9 @@ import asyncpg
 
 from domain.errors import InvalidInput
 from domain.events import FRAME_RECORDED, UnknownEventType, check_type_known, format_time
+from eventlog.archive.payloads import fill
 from eventlog.envelope import RECORDED_COLUMNS, RecordedEvent
 from eventlog.ledger import Ledger
-from eventlog.payloads import fill
 
 PAGE_EVENTS_MAX: Final = 2_000
 PAGE_BYTES_MAX: Final = 16 * 1024 * 1024

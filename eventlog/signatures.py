@@ -26,9 +26,9 @@ from eventlog.commands import DECISIONS_MAX, Handled, check_version, recalled
 from eventlog.documents import ContentStore
 from eventlog.envelope import RecordedEvent, leaf_entry, new_fact
 from eventlog.ledger import IdempotencyKey, Ledger
-from eventlog.merkle import leaf_hash
 from eventlog.reading import EventFilter, PayloadOf, read_page, read_pages
-from eventlog.tiles import LedgerTiles
+from eventlog.transparency.merkle import leaf_hash
+from eventlog.transparency.tiles import LedgerTiles
 
 KEY_BYTES_MIN: Final = 32
 

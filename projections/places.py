@@ -17,8 +17,8 @@ from eventlog.database import Connection
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf
-from projections.plant_intervals import KNOWN_STILL, Facet
-from projections.thread import THREADED_TYPES
+from projections.plant.intervals import KNOWN_STILL, Facet
+from projections.thread.projection import THREADED_TYPES
 
 _TO_CAUSE: Final = frozenset(
     {

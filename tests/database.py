@@ -21,8 +21,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from eventlog.embedded import EmbeddedPostgres
-from eventlog.embedded_cluster import BOOTSTRAP_ROLE, ROLE
+from eventlog.embedded.cluster import BOOTSTRAP_ROLE, ROLE
+from eventlog.embedded.server import EmbeddedPostgres
 
 PREFIX: Final = "heddle-test-server-"
 LEFTOVER_AGE_S_MIN: Final = 60.0

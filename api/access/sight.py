@@ -19,9 +19,9 @@ from domain.plant.location import location_stream
 from eventlog.ledger import Ledger
 from eventlog.reading import category_of
 from projections.places import PlaceProjection, placed_among, placed_elsewhere
-from projections.plant import PlantProjection
-from projections.plant_queries import ItemKind, path_of, tree_below
-from projections.runner import ProjectionRunner
+from projections.plant.projection import PlantProjection
+from projections.plant.queries import ItemKind, path_of, tree_below
+from projections.running.runner import ProjectionRunner
 
 SIGHT_KEPT_S: Final = 1.0
 """An asset that moves comes into sight, or leaves it, after so long."""

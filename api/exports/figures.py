@@ -13,12 +13,12 @@ import pyarrow as pa
 from api.exports.table import Asked, Export, Table, assets_asked
 from domain.errors import InvalidInput
 from domain.key_figures.effectiveness import Effectiveness
-from projections.asset_sets import ASSETS_MAX, assets_below
-from projections.effectiveness import PlannedTime, oee
-from projections.energy_and_cost import energy_and_cost
-from projections.periods import Period
-from projections.production import PART_UNIT
-from projections.reliability import reliability
+from projections.figures.asset_sets import ASSETS_MAX, assets_below
+from projections.figures.effectiveness import PlannedTime, oee
+from projections.figures.energy_and_cost import energy_and_cost
+from projections.figures.periods import Period
+from projections.figures.reliability import reliability
+from projections.production.projection import PART_UNIT
 
 _PERIOD: Final = frozenset({"assets", "location", "from", "to"})
 

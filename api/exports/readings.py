@@ -15,10 +15,10 @@ from api.exports.table import Asked, Export, Table, assets_asked, key_after, mal
 from domain.asset_types import asset_type
 from domain.errors import InvalidInput
 from domain.frames import IntArray
-from projections.reading_slices import slices_of
-from projections.readings import ReadingColumns, read_raw
-from projections.rollup_columns import BUCKETS_MAX, RollupColumns, read_rollups
-from projections.twins import find_assets
+from projections.telemetry.reading_slices import slices_of
+from projections.telemetry.readings import ReadingColumns, read_raw
+from projections.telemetry.rollup_columns import BUCKETS_MAX, RollupColumns, read_rollups
+from projections.twins.projection import find_assets
 
 ASSETS_MAX: Final = 10_000
 _UTC_NS: Final = pa.timestamp("ns", tz="UTC")

@@ -11,7 +11,7 @@ from api.access.sight import Sight
 from api.exports.parameters import Parameters
 from domain.errors import InvalidInput
 from eventlog.ledger import Ledger
-from projections.twins import list_assets
+from projections.twins.projection import list_assets
 
 ASSETS_PAGE = 500
 

@@ -14,7 +14,7 @@ from api.graphql.scalars import Position
 from domain.errors import InvalidInput
 from eventlog.reading import position_at
 from projections import as_of as projected
-from projections.twins import projection_positions
+from projections.twins.projection import projection_positions
 
 
 @strawberry.input(

@@ -27,8 +27,8 @@ from api.tracing import traced_batch
 from domain.asset_model import Severity
 from domain.errors import Unavailable
 from eventlog.ledger import Ledger
-from projections.alerts import AlertProjection, AlertRow, AlertState, alerts_of
-from projections.twins import (
+from projections.alerts.projection import AlertProjection, AlertRow, AlertState, alerts_of
+from projections.twins.projection import (
     AssetRow,
     Twin,
     find_assets,

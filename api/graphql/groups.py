@@ -24,7 +24,7 @@ from api.graphql.messages import Batch, Message, message_of
 from api.graphql.subscribers import Counts, Subscriber
 from domain.errors import HeddleError, Unavailable
 from eventlog.database import CONNECTION_LOST
-from eventlog.tail import RETRY_DELAY_S, RETRY_DELAY_S_MAX
+from eventlog.following.tail import RETRY_DELAY_S, RETRY_DELAY_S_MAX
 
 if TYPE_CHECKING:
     from api.graphql.operations import Operation, Payload

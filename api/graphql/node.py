@@ -36,11 +36,11 @@ from api.graphql.webhooks import types as webhooks
 from domain.asset_types import asset_types
 from domain.errors import InvalidInput
 from eventlog.reading import read_event
-from projections.alerts import AlertProjection, find_alert
-from projections.maintenance import MaintenanceProjection
-from projections.plant import PlantProjection
-from projections.production import ProductionProjection
-from projections.twins import TwinProjection
+from projections.alerts.projection import AlertProjection, find_alert
+from projections.maintenance.projection import MaintenanceProjection
+from projections.plant.projection import PlantProjection
+from projections.production.projection import ProductionProjection
+from projections.twins.projection import TwinProjection
 
 NODES_MAX: Final = 100
 POSITION_DIGITS_MAX: Final = 16

@@ -12,9 +12,9 @@ from api.graphql.thread.types import ThreadGraph
 from domain.errors import InvalidInput, NotFound
 from eventlog.objects import LoadedObject
 from projections.as_of import AsOf
-from projections.trace import DEPTH_MAX, ROOTS_MAX, trace
-from projections.trace_parts import TraceParts, nothing
-from projections.traced import CutReason, Direction, Trace
+from projections.thread.trace import DEPTH_MAX, ROOTS_MAX, trace
+from projections.thread.trace_parts import TraceParts, nothing
+from projections.thread.traced import CutReason, Direction, Trace
 
 TOGETHER_NODES_MAX: Final = 20_000
 """Things that the traces of one batch hold together: more would keep others waiting."""

@@ -43,8 +43,8 @@ from domain.records import Entry, Meaning, RecordCorrected
 from eventlog.envelope import RecordedEvent
 from eventlog.objects import OBJECTS_MAX, LoadedObject, load_objects
 from eventlog.signatures import SignatureStanding, signatures_among
-from projections.thread import ThreadProjection
-from projections.traced import Direction
+from projections.thread.projection import ThreadProjection
+from projections.thread.traced import Direction
 
 TRACE_FIRST_DEFAULT: Final = 500
 TRACE_COST: Final = 100

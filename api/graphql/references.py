@@ -13,8 +13,8 @@ from strawberry.types.lazy_type import LazyType
 
 from api.graphql.as_of import Asked
 from api.graphql.context import OperationContext
-from projections.twin_as_of import assets_as_of
-from projections.twins import AssetRow
+from projections.twins.as_of import assets_as_of
+from projections.twins.projection import AssetRow
 
 
 def reference(name: str, module: str) -> Any:

@@ -29,7 +29,7 @@ from api.webhooks.trial import new_egress
 from domain.errors import HeddleError
 from domain.webhooks import StopWebhook, WebhookStatus
 from eventlog.database import CONNECTION_LOST
-from projections.active import ActiveLocks, lock_key
+from projections.running.active import ActiveLocks, lock_key
 from projections.webhooks import WebhookRow, list_webhooks
 
 logger = logging.getLogger("heddle.webhooks")

@@ -1,7 +1,7 @@
 """Which predictions and alerts open a work order, how urgent it is, and when it is to be done.
 
 Rules are data: a `MaintenancePolicy` an asset type, and one for all others. What follows from
-them is decided here, without a clock; `projections.work_order_policy` feeds it the log.
+them is decided here, without a clock; `projections.maintenance.policy` feeds it the log.
 
 A work order is opened where the evidence goes beyond the opening limit. The same source opens no
 other one for the same failure mode before its evidence has fallen back beyond the lower limit

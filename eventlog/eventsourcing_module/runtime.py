@@ -30,8 +30,8 @@ from eventsourcing.persistence import (
 
 from domain.errors import Conflict, HeddleError, InvalidInput, Unavailable
 from eventlog.database import CONNECTION_LOST, Pool, create_pool
+from eventlog.following.tail import Tail
 from eventlog.ledger import Ledger
-from eventlog.tail import Tail
 
 T = TypeVar("T")
 

@@ -30,7 +30,7 @@ from domain.opinions.model import PromoteModel, TrainModel
 from domain.opinions.setpoint_proposal import ApproveSetpoint, ProposeSetpoint
 from eventlog.commands import Handled, handle
 from eventlog.documents import ContentStore
-from eventlog.notes import Signature, VerifierKey
+from eventlog.transparency.notes import Signature, VerifierKey
 from tests.api.graphql.server import listening
 
 pytestmark = pytest.mark.anyio

@@ -33,18 +33,18 @@ from domain.material.part import PartAssembled, PartCreated, PartRemoved, PartSh
 from domain.material.process_run import ProcessRunStarted, SetParameter
 from domain.quality.inspection import Characteristic, InspectionRecorded, Judge, Verdict
 from domain.records import Meaning, RecordCorrected, RecordSigned
-from eventlog.bundles import verify_bundle
+from eventlog.bundles.streams import verify_bundle
+from eventlog.bundles.trace_reading import read_trace_bundle
+from eventlog.bundles.traces import BundleEdge, BundleNode, TraceEvidence, export_trace_bundle
 from eventlog.documents import ContentStore
 from eventlog.envelope import new_fact
 from eventlog.ledger import Ledger
-from eventlog.merkle import leaf_hash
-from eventlog.notes import Note, SigningKey, sign_note
 from eventlog.reading import read_event
-from eventlog.signing import CheckpointSigner
-from eventlog.trace_bundle_reading import read_trace_bundle
-from eventlog.trace_bundles import BundleEdge, BundleNode, TraceEvidence, export_trace_bundle
+from eventlog.transparency.merkle import leaf_hash
+from eventlog.transparency.notes import Note, SigningKey, sign_note
+from eventlog.transparency.signing import CheckpointSigner
 from projections.as_of import AsOf
-from projections.traced import Direction
+from projections.thread.traced import Direction
 from tests.eventlog.new_events import OCCURRED_AT
 from tests.eventlog.signing import signer_for
 from tests.recordings import REPOSITORY

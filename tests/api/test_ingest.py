@@ -24,7 +24,7 @@ from domain.frame_encoding import encode
 from domain.frames import Frame, FrameHeader, Quality
 from domain.ledger_events import PayloadsErased
 from eventlog.reading import read_page
-from projections.rollups import RollupProjection
+from projections.telemetry.rollups import RollupProjection
 from tests.api.ingest_server import (
     BODY_BYTES_MAX,
     FRAMES,

@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 from api.app import projections
 from api.projections_cli import register
 from domain.errors import InvalidInput, NotFound
-from projections.projection import Policy
-from projections.twins import TwinProjection
+from projections.running.projection import Policy
+from projections.twins.projection import TwinProjection
 from tests.database import as_superuser, execute
 from tests.eventlog.new_events import fact, opened
 from tests.projections.loop_frames import PATIENCE_S, running

@@ -30,7 +30,7 @@ from api.access.guard import anybody
 from api.transparency import transparency_routes
 from api.transparency_cli import register
 from eventlog.ledger import Ledger
-from eventlog.signing import CheckpointPublisher
+from eventlog.transparency.signing import CheckpointPublisher
 from tests.database import as_superuser, execute
 from tests.eventlog.new_events import fact, frame_event, frame_of, opened
 from tests.eventlog.signing import grow, signer_for

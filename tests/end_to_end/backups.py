@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from eventlog.embedded_cluster import Cluster
-from eventlog.embedded_folders import Layout, server_account
+from eventlog.embedded.cluster import Cluster
+from eventlog.embedded.folders import Layout, server_account
 from tests.recordings import REPOSITORY
 
 PATIENCE_S = 120

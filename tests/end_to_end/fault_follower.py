@@ -19,8 +19,8 @@ import uvloop
 
 from domain.errors import Unavailable
 from eventlog.database import CONNECTION_LOST
+from eventlog.following.tail import Tail
 from eventlog.reading import ALL_EVENTS, EventFilter, PayloadOf
-from eventlog.tail import Tail
 from tests.end_to_end.durable_lines import DurableLines
 from tests.end_to_end.operations import LEDGERS
 from tests.end_to_end.patient_opening import open_ledgers

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from eventlog.database import CONNECTION_LOST, connected
-from eventlog.embedded import EmbeddedPostgres
+from eventlog.embedded.server import EmbeddedPostgres
 from tests.end_to_end.processes import PATIENCE_S, Process, Server
 
 PAUSE_S_MAX: Final = 0.4

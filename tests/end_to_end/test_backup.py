@@ -18,10 +18,10 @@ from api.app import open_services
 from api.services import Services
 from api.settings import ServerSettings
 from domain.asset import AssetCommand, CommissionAsset, RegisterAsset
-from eventlog.checkpoints import Checkpoint
 from eventlog.commands import handle
-from eventlog.embedded import EmbeddedPostgres
-from eventlog.signing import SigningRefused
+from eventlog.embedded.server import EmbeddedPostgres
+from eventlog.transparency.checkpoints import Checkpoint
+from eventlog.transparency.signing import SigningRefused
 from migrations.run import upgrade
 from tests.database import as_superuser, execute, with_database
 from tests.end_to_end.backups import give_to_server, heddle, run_program

@@ -25,7 +25,7 @@ from domain.asset import ReadingsLost, telemetry_stream
 from edge_agent.outbox import OutboxStatus, inspect_outbox
 from edge_agent.outbox.file import FILE_NAME
 from eventlog.database import create_pool
-from eventlog.embedded import EmbeddedPostgres
+from eventlog.embedded.server import EmbeddedPostgres
 from eventlog.ledger import Ledger
 from eventlog.reading import read_page
 from tests.end_to_end.counting_plc import CountingPlc

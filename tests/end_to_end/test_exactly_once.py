@@ -21,11 +21,11 @@ import pytest
 from domain.errors import HeddleError
 from domain.frames import FRAME_BYTES_MAX
 from eventlog.database import connected
-from eventlog.embedded import EmbeddedPostgres
+from eventlog.embedded.server import EmbeddedPostgres
 from eventlog.envelope import NewEvent
+from eventlog.following.tail import Tail
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf, read_page
-from eventlog.tail import Tail
 from migrations.run import upgrade
 from tests.distribution import TOLD
 from tests.end_to_end.durable_lines import read_lines

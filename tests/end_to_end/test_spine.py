@@ -19,7 +19,7 @@ from domain.asset import telemetry_stream
 from domain.frames import FloatArray, IntArray
 from domain.units import unit
 from eventlog.database import Pool, create_pool
-from eventlog.embedded import EmbeddedPostgres
+from eventlog.embedded.server import EmbeddedPostgres
 from eventlog.ledger import Ledger
 from eventlog.reading import read_page
 from tests.end_to_end.processes import Agent, Server, skab_source

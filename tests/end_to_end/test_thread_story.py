@@ -28,18 +28,18 @@ from domain.opinions.prediction import Outcome
 from domain.quality.nonconformance import Disposition, Dispositioned
 from domain.thread import LinkKind, NodeKind, NodeState
 from domain.units import unit
-from eventlog.bundles import verify_bundle
+from eventlog.bundles.streams import verify_bundle
 from eventlog.commands import load
 from eventlog.database import create_pool
 from eventlog.ledger import Ledger
-from eventlog.notes import VerifierKey
 from eventlog.reading import read_event
 from eventlog.signatures import signatures_of
-from eventlog.signing import CheckpointSigner
+from eventlog.transparency.notes import VerifierKey
+from eventlog.transparency.signing import CheckpointSigner
 from projections.as_of import NOW, AsOf
-from projections.readings import read_raw
-from projections.trace import recall, trace
-from projections.traced import Direction, Recall, Trace, TraceEdge
+from projections.telemetry.readings import read_raw
+from projections.thread.trace import recall, trace
+from projections.thread.traced import Direction, Recall, Trace, TraceEdge
 from tests.database import new_database
 from tests.end_to_end.altered_bundles import LINES, variants
 from tests.end_to_end.processes import REPOSITORY

@@ -66,8 +66,8 @@ from eventlog.envelope import new_frame
 from eventlog.ledger import Ledger
 from eventlog.reading import read_event
 from eventlog.signatures import KEY_BYTES_MIN, KeyedVerifier, sign_record
-from projections.trace import trace
-from projections.traced import Direction
+from projections.thread.trace import trace
+from projections.thread.traced import Direction
 from tests.projections.all_projections import Runners, settled
 from tests.projections.machine_frames import machine_frame
 from tests.recordings import FemtoLife, read_femto

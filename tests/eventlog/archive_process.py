@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from eventlog import archive_segments, erasure
-from eventlog.archive_store import ArchiveStore
-from eventlog.compaction import compact
+from eventlog import erasure
+from eventlog.archive import segments as archive_segments
+from eventlog.archive.compaction import compact
+from eventlog.archive.store import ArchiveStore
 from tests.eventlog.archived import archive_all, archived_ledger, erase_positions
 from tests.eventlog.new_events import opened
 

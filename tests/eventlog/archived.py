@@ -11,13 +11,13 @@ from typing import Final
 
 from domain.asset import telemetry_stream
 from domain.frames import Frame, time_from_ns
-from eventlog.archive import ArchiveReport, archive
-from eventlog.archive_segments import ArchivedLedger
-from eventlog.archive_store import ArchiveStore
+from eventlog.archive.moving import ArchiveReport, archive
+from eventlog.archive.payloads import BLOCKS
+from eventlog.archive.segments import ArchivedLedger
+from eventlog.archive.store import ArchiveStore
 from eventlog.envelope import RecordedEvent, new_frame
 from eventlog.erasure import ErasureReport, erase
 from eventlog.ledger import Ledger
-from eventlog.payloads import BLOCKS
 from eventlog.reading import read_page
 
 FAR_AHEAD: Final = datetime(2100, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ import asyncpg
 import rfc8785
 
 from eventlog.ledger import Ledger
-from eventlog.merkle import Frontier
+from eventlog.transparency.merkle import Frontier
 
 
 async def assert_log_is_sound(ledger: Ledger, length: int) -> None:

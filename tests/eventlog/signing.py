@@ -9,14 +9,14 @@ from pathlib import Path
 
 import asyncpg
 
-from eventlog.checkpoints import Checkpoint, open_checkpoint
 from eventlog.database import Connection, Pool
 from eventlog.ledger import APPEND_EVENTS_MAX, Ledger
-from eventlog.merkle import Frontier
-from eventlog.notes import Note, VerifierKey
-from eventlog.signing import CheckpointSigner
-from eventlog.signing_keys import SigningKeys, origin_of
-from eventlog.tiles import LedgerTiles
+from eventlog.transparency.checkpoints import Checkpoint, open_checkpoint
+from eventlog.transparency.merkle import Frontier
+from eventlog.transparency.notes import Note, VerifierKey
+from eventlog.transparency.signing import CheckpointSigner
+from eventlog.transparency.signing_keys import SigningKeys, origin_of
+from eventlog.transparency.tiles import LedgerTiles
 from tests.database import as_superuser
 from tests.eventlog.new_events import fact
 

@@ -15,14 +15,15 @@ import pytest
 from domain.errors import InvalidInput, NotFound, Unavailable
 from domain.frame_decoding import decode
 from domain.frames import ChannelHeader, Frame, FrameHeader, Quality, build_frame
-from eventlog import archive as archive_module
-from eventlog import archive_layout, payloads
-from eventlog.archive import archive
-from eventlog.archive_segments import ArchivedLedger, find_strays, locked
-from eventlog.archive_store import ArchiveStore
+from eventlog.archive import layout as archive_layout
+from eventlog.archive import moving as archive_module
+from eventlog.archive import payloads
+from eventlog.archive.moving import archive
+from eventlog.archive.payloads import BLOCKS, BlockCache, Place
+from eventlog.archive.segments import ArchivedLedger, find_strays, locked
+from eventlog.archive.store import ArchiveStore
 from eventlog.database import Pool
 from eventlog.ledger import Ledger
-from eventlog.payloads import BLOCKS, BlockCache, Place
 from eventlog.reading import PayloadOf, read_frames, read_page, read_stream
 from tests.database import as_superuser, execute
 from tests.eventlog.archived import (
@@ -404,7 +405,7 @@ async def test_writers_and_readers_go_on_beside_it(database_url: str, tmp_path: 
 async def test_a_busy_archive_is_said(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventlog.archive_segments.LOCK_WAIT_S", 0.3)
+    monkeypatch.setattr("eventlog.archive.segments.LOCK_WAIT_S", 0.3)
     await record(ledger, [frame_of(1)])
     async with locked(archived_ledger(ledger)):
         with pytest.raises(Unavailable) as refused:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from domain.frames import Frame
-from eventlog.archive_store import ArchiveStore
-from eventlog.compaction import compact
+from eventlog.archive.compaction import compact
+from eventlog.archive.payloads import BLOCKS
+from eventlog.archive.store import ArchiveStore
 from eventlog.erasure import finish_erasures
 from eventlog.ledger import Ledger
-from eventlog.payloads import BLOCKS
 from tests.eventlog.archive_process import STEPS
 from tests.eventlog.archived import (
     archive_all,

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.frames import ChannelHeader, Frame, FrameHeader, Quality, build_frame, header_bytes
-from eventlog import archive_layout
-from eventlog.archive_layout import (
+from eventlog.archive import layout as archive_layout
+from eventlog.archive.layout import (
     ArchiveDamaged,
     Block,
     SegmentFile,

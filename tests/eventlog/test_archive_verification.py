@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from eventlog import payload_verification
-from eventlog.archive_segments import LiveSegment
-from eventlog.archive_store import ArchiveStore
-from eventlog.bundles import export_bundle, select_stream, verify_bundle
-from eventlog.compaction import compact
-from eventlog.findings import Erased, Verification
+from eventlog.archive.compaction import compact
+from eventlog.archive.payloads import BLOCKS
+from eventlog.archive.segments import LiveSegment
+from eventlog.archive.store import ArchiveStore
+from eventlog.bundles.streams import export_bundle, select_stream, verify_bundle
 from eventlog.ledger import Ledger
-from eventlog.payloads import BLOCKS
-from eventlog.verification import verify_ledger
+from eventlog.verification import payloads as payload_verification
+from eventlog.verification.findings import Erased, Verification
+from eventlog.verification.whole_log import verify_ledger
 from tests.database import as_superuser, execute
 from tests.eventlog.archived import (
     archive_all,

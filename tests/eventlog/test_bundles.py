@@ -16,19 +16,19 @@ from typing import Any
 import pytest
 
 from domain.errors import HeddleError, InvalidInput, NotFound
-from eventlog.bundles import (
+from eventlog.bundles.streams import (
     BundleReport,
     Selection,
     export_bundle,
     select_stream,
     verify_bundle,
 )
-from eventlog.checkpoints import Checkpoint
 from eventlog.ledger import Ledger
-from eventlog.merkle import leaf_hash
-from eventlog.notes import Note, SigningKey, VerifierKey
-from eventlog.proofs import TlogProof, prove
-from eventlog.tiles import LedgerTiles
+from eventlog.transparency.checkpoints import Checkpoint
+from eventlog.transparency.merkle import leaf_hash
+from eventlog.transparency.notes import Note, SigningKey, VerifierKey
+from eventlog.transparency.proofs import TlogProof, prove
+from eventlog.transparency.tiles import LedgerTiles
 from tests.eventlog.new_events import fact, frame_event, frame_of
 from tests.eventlog.signing import grow, signer_for
 from tests.recordings import REPOSITORY
@@ -131,9 +131,9 @@ async def test_a_process_without_a_database_verifies_bundle_and_proof(
     proof.write_text((await prove(signed.tiles, 101, signed.note)).text)
     program = (
         "import sys, pathlib\n"
-        "from eventlog.bundles import verify_bundle\n"
-        "from eventlog.notes import VerifierKey\n"
-        "from eventlog.proofs import TlogProof\n"
+        "from eventlog.bundles.streams import verify_bundle\n"
+        "from eventlog.transparency.notes import VerifierKey\n"
+        "from eventlog.transparency.proofs import TlogProof\n"
         "key = VerifierKey.parse(sys.argv[1])\n"
         "report = verify_bundle(pathlib.Path(sys.argv[2]), [key])\n"
         "proof = TlogProof.parse(pathlib.Path(sys.argv[3]).read_text())\n"

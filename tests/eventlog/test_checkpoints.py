@@ -7,8 +7,8 @@ import base64
 import pytest
 
 from domain.errors import InvalidInput
-from eventlog.checkpoints import Checkpoint, open_checkpoint
-from eventlog.notes import Note, SignatureKind, SigningKey, sign_note
+from eventlog.transparency.checkpoints import Checkpoint, open_checkpoint
+from eventlog.transparency.notes import Note, SignatureKind, SigningKey, sign_note
 from tests.eventlog.signing import ORIGIN
 
 WITNESS = SigningKey.generate("witness.example/w1", SignatureKind.COSIGNATURE)

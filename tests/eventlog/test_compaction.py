@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from domain.frames import Frame
-from eventlog import compaction, payloads
-from eventlog.archive_layout import BLOCK_WINDOWS_MAX, Window, write_segment
-from eventlog.archive_store import ArchiveStore
-from eventlog.compaction import compact
+from eventlog.archive import compaction, payloads
+from eventlog.archive.compaction import compact
+from eventlog.archive.layout import BLOCK_WINDOWS_MAX, Window, write_segment
+from eventlog.archive.payloads import BLOCKS
+from eventlog.archive.store import ArchiveStore
 from eventlog.ledger import Ledger
-from eventlog.payloads import BLOCKS
 from tests.eventlog.archived import (
     DAY_NS,
     archive_all,

@@ -14,8 +14,8 @@ import pytest
 
 from eventlog.database import CONNECTION_LOST, Connection, ConnectionLost, Pool, connected
 from eventlog.database import create_pool as create
+from eventlog.following.tail import Tail
 from eventlog.ledger import Ledger
-from eventlog.tail import Tail
 from tests.eventlog.log_soundness import assert_log_is_sound
 from tests.eventlog.new_events import cut_connections, fact, frame_event, frame_of
 from tests.eventlog.relay import Relay, relayed

@@ -22,8 +22,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from eventlog.embedded import EmbeddedPostgres
-from eventlog.embedded_folders import (
+from eventlog.embedded.folders import (
     SERVER_ACCOUNT,
     SHARED_FOLDER,
     ClusterVersionMismatch,
@@ -32,6 +31,7 @@ from eventlog.embedded_folders import (
     SocketFolderUnsafe,
     StartFailed,
 )
+from eventlog.embedded.server import EmbeddedPostgres
 from tests.database import server_folder
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 USER_PROCESS = """
 import sys
 from pathlib import Path
-from eventlog.embedded import EmbeddedPostgres
+from eventlog.embedded.server import EmbeddedPostgres
 
 with EmbeddedPostgres.start(Path(sys.argv[1])) as postgres:
     print(postgres.url, flush=True)

@@ -11,11 +11,12 @@ import pytest
 
 from domain.errors import InvalidInput, NotFound, PayloadErased, Unavailable
 from domain.ledger_events import PayloadsErased
-from eventlog import erasure, payloads
-from eventlog.archive_segments import live_segments, read_windows
+from eventlog import erasure
+from eventlog.archive import payloads
+from eventlog.archive.payloads import BLOCKS, locate
+from eventlog.archive.segments import live_segments, read_windows
 from eventlog.erasure import finish_erasures, positions_of_stream
 from eventlog.ledger import Ledger
-from eventlog.payloads import BLOCKS, locate
 from eventlog.reading import read_event, read_page
 from tests.eventlog.archived import (
     DAY_NS,

@@ -40,6 +40,7 @@ from hypothesis import strategies as st
 from domain.application_events import EVENT_RECORDED, EventRecorded, OriginatorIdType, StateEncoding
 from domain.errors import InvalidInput
 from domain.events import FACT_BYTES_MAX, decode_fact, encode_fact
+from eventlog.appending.writer import Writer
 from eventlog.database import Connection
 from eventlog.eventsourcing_module import LedgerFactory
 from eventlog.eventsourcing_module.recorders import (
@@ -59,7 +60,6 @@ from eventlog.eventsourcing_module.stored import (
 )
 from eventlog.ledger import Ledger
 from eventlog.reading import EventFilter, read_page, read_stream
-from eventlog.writer import Writer
 from tests.conftest import LEDGER
 from tests.database import execute, with_database
 from tests.eventlog.log_soundness import assert_log_is_sound

@@ -9,14 +9,14 @@ import pytest
 
 from domain.errors import CommandRejected, InvalidInput
 from domain.ledger_events import HistoryLost, SigningKeyRotated
-from eventlog.findings import Verification
-from eventlog.key_succession import trusted_keys
 from eventlog.ledger import Ledger
-from eventlog.notes import Note, SigningKey
 from eventlog.reading import read_stream
-from eventlog.signing import CheckpointSigner, SigningRefused
-from eventlog.signing_keys import SigningKeys
-from eventlog.verification import verify_ledger
+from eventlog.transparency.key_succession import trusted_keys
+from eventlog.transparency.notes import Note, SigningKey
+from eventlog.transparency.signing import CheckpointSigner, SigningRefused
+from eventlog.transparency.signing_keys import SigningKeys
+from eventlog.verification.findings import Verification
+from eventlog.verification.whole_log import verify_ledger
 from tests.eventlog.new_events import fact
 from tests.eventlog.signing import ORIGIN, cut, grow, opened_note, signer_for, unstopped
 

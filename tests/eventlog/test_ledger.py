@@ -22,8 +22,8 @@ from eventlog.ledger import (
     IdempotencyKey,
     Ledger,
 )
-from eventlog.merkle import EMPTY_ROOT
 from eventlog.reading import read_event, read_page, read_stream
+from eventlog.transparency.merkle import EMPTY_ROOT
 from tests.database import as_superuser, with_database
 from tests.eventlog.log_soundness import assert_log_is_sound
 from tests.eventlog.new_events import fact, frame_event, frame_of, opened
@@ -442,7 +442,7 @@ async def test_every_acknowledged_event_is_there_once_though_connections_are_cut
 async def test_a_database_that_stays_away_is_told_and_comes_back(
     ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventlog.writer.RETRY_DELAY_S", 0.001)
+    monkeypatch.setattr("eventlog.appending.writer.RETRY_DELAY_S", 0.001)
     await ledger.append([fact(1)])
     superuser = await asyncpg.connect(with_database(as_superuser(database_url), "postgres"))
     name = urlsplit(database_url).path[1:]

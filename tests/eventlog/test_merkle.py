@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog.merkle import EMPTY_ROOT, Frontier, leaf_hash, node_hash
+from eventlog.transparency.merkle import EMPTY_ROOT, Frontier, leaf_hash, node_hash
 
 # The test tree of the Certificate Transparency project (its C++ and Go Merkle tree tests).
 CT_ENTRIES = [

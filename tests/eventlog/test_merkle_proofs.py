@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import InvalidInput
-from eventlog.merkle import (
+from eventlog.transparency.merkle import (
     EMPTY_ROOT,
     Frontier,
     Level,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import InvalidInput
-from eventlog.notes import (
+from eventlog.transparency.notes import (
     NOTE_BYTES_MAX,
     SIGNATURES_MAX,
     Note,

@@ -17,9 +17,9 @@ import pytest
 import domain.events
 from domain.errors import InvalidInput
 from domain.events import MalformedFact, UnknownEventType, event_type
+from eventlog.appending.lookup import read_versions
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Ledger
-from eventlog.lookup import read_versions
 from eventlog.reading import (
     ALL_EVENTS,
     FILTER_VALUES_MAX,

@@ -13,12 +13,12 @@ import asyncpg
 import pytest
 
 from domain.errors import InvalidInput, NotFound
-from eventlog.checkpoints import Checkpoint, open_checkpoint
 from eventlog.database import Connection
 from eventlog.ledger import Ledger
-from eventlog.merkle import EMPTY_ROOT, check_consistency
-from eventlog.notes import Note, SignatureKind, SigningKey
-from eventlog.signing import CheckpointPublisher, CheckpointSigner, SigningRefused
+from eventlog.transparency.checkpoints import Checkpoint, open_checkpoint
+from eventlog.transparency.merkle import EMPTY_ROOT, check_consistency
+from eventlog.transparency.notes import Note, SignatureKind, SigningKey
+from eventlog.transparency.signing import CheckpointPublisher, CheckpointSigner, SigningRefused
 from tests.eventlog.new_events import fact, opened
 from tests.eventlog.signing import (
     NOW,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from domain.errors import InvalidInput
-from eventlog.notes import SigningKey
-from eventlog.signing_keys import SigningKeys
+from eventlog.transparency.notes import SigningKey
+from eventlog.transparency.signing_keys import SigningKeys
 from tests.eventlog.signing import ORIGIN
 from tests.recordings import REPOSITORY
 
@@ -34,7 +34,7 @@ def test_a_key_is_made_once_and_closed_to_others(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_processes_that_start_at_once_make_one_key(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib; from eventlog.signing_keys import SigningKeys\n"
+        "import sys, pathlib; from eventlog.transparency.signing_keys import SigningKeys\n"
         f"keys = SigningKeys(pathlib.Path(sys.argv[1]), 'plant-1', '{ORIGIN}')\n"
         "print(keys.current().verifier.vkey)"
     )

@@ -19,13 +19,13 @@ import pytest
 
 from domain.errors import Unavailable
 from eventlog.database import CONNECTION_LOST
-from eventlog.embedded import EmbeddedPostgres
+from eventlog.embedded.server import EmbeddedPostgres
 from eventlog.envelope import RecordedEvent
+from eventlog.following.listener import Listener
+from eventlog.following.tail import Tail
+from eventlog.following.window import Window
 from eventlog.ledger import CHANNEL, Ledger
-from eventlog.listener import Listener
 from eventlog.reading import EventFilter, Page, PayloadOf, read_page
-from eventlog.tail import Tail
-from eventlog.window import Window
 from migrations.run import upgrade
 from tests.database import (
     as_superuser,
@@ -78,7 +78,7 @@ class Reads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shared = self.own = 0
         self.payloads: list[PayloadOf] = []
-        monkeypatch.setattr("eventlog.tail.read_page", self._read)
+        monkeypatch.setattr("eventlog.following.tail.read_page", self._read)
 
     async def _read(self, *arguments: Any, **named: Any) -> Page:
         if "wanted" in named:
@@ -143,7 +143,7 @@ async def test_nothing_is_skipped_beside_two_writing_processes_and_an_open_trans
 ) -> None:
     # A small window, so that followers change over between it and the log again and again.
     tail._window.events_max = 40
-    monkeypatch.setattr("eventlog.tail.CHUNK_EVENTS_MAX", 10)
+    monkeypatch.setattr("eventlog.following.tail.CHUNK_EVENTS_MAX", 10)
     appends, writers = 24, 8
     total = 2 * writers * appends // 4 * 10
     held = await asyncpg.connect(another_database)
@@ -240,8 +240,8 @@ async def test_a_follower_of_a_rare_type_comes_through_a_long_log(
 async def test_a_follower_reads_on_where_a_page_was_cut_by_its_bytes(
     tail: Tail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventlog.tail.CHUNK_BYTES_MAX", 1_000)
-    monkeypatch.setattr("eventlog.tail.FOLLOWER_BYTES_MAX", 1_000)
+    monkeypatch.setattr("eventlog.following.tail.CHUNK_BYTES_MAX", 1_000)
+    monkeypatch.setattr("eventlog.following.tail.FOLLOWER_BYTES_MAX", 1_000)
     await tail.ledger.append([fact(n, payload=bytes(400)) for n in range(30)])
     assert await followed(tail, 30) == list(range(1, 31))
     tail._window.events_max = 5
@@ -254,7 +254,7 @@ async def test_a_follower_reads_on_where_a_page_was_cut_by_its_bytes(
 async def test_a_follower_is_woken_by_a_notification(
     tail: Tail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventlog.listener.POLL_S", 1_000.0)
+    monkeypatch.setattr("eventlog.following.listener.POLL_S", 1_000.0)
     await tail.ledger.append([fact(0)])
     assert await followed(tail, 1) == [1]
     await asyncio.sleep(1.2)  # a poll in progress ends; from here on only a notification wakes
@@ -510,7 +510,7 @@ async def test_a_follower_in_the_middle_of_what_leaves_the_window_skips_nothing(
 async def test_slow_followers_hold_no_events_of_the_window(
     tail: Tail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventlog.tail.CHUNK_EVENTS_MAX", 10)
+    monkeypatch.setattr("eventlog.following.tail.CHUNK_EVENTS_MAX", 10)
     tail._window.events_max = 20
     await tail.wait_beyond(-1, timeout_s=PATIENCE_S)
     slow = [tail.follow(0) for _ in range(50)]
@@ -538,7 +538,7 @@ async def test_slow_followers_hold_no_events_of_the_window(
 
 async def test_the_window_is_bounded_in_bytes(tail: Tail, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail, "_window", Window(10_000, 200_000))
-    monkeypatch.setattr("eventlog.tail.CHUNK_BYTES_MAX", 50_000)
+    monkeypatch.setattr("eventlog.following.tail.CHUNK_BYTES_MAX", 50_000)
     follower = asyncio.create_task(followed(tail, 100))
     for n in range(100):
         await tail.ledger.append([fact(n, payload=bytes(20_000))])

@@ -14,7 +14,7 @@ import rfc8785
 from domain.errors import InvalidInput, NotFound
 from eventlog.database import Pool
 from eventlog.ledger import Ledger
-from eventlog.merkle import (
+from eventlog.transparency.merkle import (
     Frontier,
     TileId,
     check_consistency,
@@ -23,7 +23,7 @@ from eventlog.merkle import (
     split_hashes,
     subtree_root,
 )
-from eventlog.tiles import LedgerTiles, LogDamaged, check_tile
+from eventlog.transparency.tiles import LedgerTiles, LogDamaged, check_tile
 from tests.database import as_superuser
 from tests.eventlog.new_events import fact, frame_event, frame_of, opened
 from tests.eventlog.signing import grow, tiles_of_ledger

@@ -19,12 +19,12 @@ from domain.frame_statistics import unpack_statistics
 from eventlog.database import create_pool
 from eventlog.envelope import FrameWindow, NewEvent, leaf_entry
 from eventlog.ledger import Ledger
-from eventlog.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from eventlog.reading import read_page
-from eventlog.verification import verify_ledger
+from eventlog.transparency.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from eventlog.verification.whole_log import verify_ledger
 from migrations.run import upgrade
-from projections.rollup_columns import read_rollups
-from projections.rollups import RollupProjection
+from projections.telemetry.rollup_columns import read_rollups
+from projections.telemetry.rollups import RollupProjection
 from tests.eventlog.log_soundness import assert_log_is_sound
 from tests.eventlog.new_events import OCCURRED_AT, fact
 

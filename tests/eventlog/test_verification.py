@@ -16,14 +16,16 @@ import pytest
 
 from domain.errors import NotFound
 from domain.frames import build_frame
-from eventlog import checkpoint_verification, stream_verification, verification
-from eventlog.findings import FINDINGS_A_CODE_MAX, Finding, Verification
 from eventlog.ledger import IdempotencyKey, Ledger
-from eventlog.merkle import Frontier, leaf_hash
-from eventlog.notes import Note, SigningKey
-from eventlog.signing import CheckpointSigner
-from eventlog.tiles import ENTRY_COLUMNS, entry_of
-from eventlog.verification import verify_ledger
+from eventlog.transparency.merkle import Frontier, leaf_hash
+from eventlog.transparency.notes import Note, SigningKey
+from eventlog.transparency.signing import CheckpointSigner
+from eventlog.transparency.tiles import ENTRY_COLUMNS, entry_of
+from eventlog.verification import checkpoints as checkpoint_verification
+from eventlog.verification import streams as stream_verification
+from eventlog.verification import whole_log as verification
+from eventlog.verification.findings import FINDINGS_A_CODE_MAX, Finding, Verification
+from eventlog.verification.whole_log import verify_ledger
 from tests.database import as_superuser, new_database
 from tests.eventlog.new_events import fact, frame_event, frame_of, opened
 from tests.eventlog.signing import grow, signer_for

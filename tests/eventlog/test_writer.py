@@ -16,17 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.errors import Conflict, HeddleError, InvalidInput, Unavailable
-from eventlog.appends import Append
-from eventlog.batch import Batch, Head, Known
-from eventlog.batch_storage import LOCK_LEDGER, SESSION, SINGLE_STATEMENT_EVENTS_MAX
-from eventlog.copy_format import EVENT_COLUMNS, copy_stream, microseconds
+from eventlog.appending.appends import Append
+from eventlog.appending.batch import Batch, Head, Known
+from eventlog.appending.copy_format import EVENT_COLUMNS, copy_stream, microseconds
+from eventlog.appending.lookup import read_known
+from eventlog.appending.storage import LOCK_LEDGER, SESSION, SINGLE_STATEMENT_EVENTS_MAX
+from eventlog.appending.writer import Writer
 from eventlog.database import Connection, Pool, create_pool
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Appended, IdempotencyKey, Ledger
-from eventlog.lookup import read_known
-from eventlog.merkle import EMPTY_ROOT
 from eventlog.reading import read_page
-from eventlog.writer import Writer
+from eventlog.transparency.merkle import EMPTY_ROOT
 from tests.eventlog.log_soundness import assert_log_is_sound
 from tests.eventlog.new_events import OCCURRED_AT, fact, frame_event, frame_of, opened
 
@@ -37,10 +37,10 @@ _names = (f"ledger-{n}" for n in itertools.count(1))
 @pytest.fixture
 def in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let others have their turn after every event and every caller, and commit what there is."""
-    monkeypatch.setattr("eventlog.writer.OVERLAP_EVENTS_MIN", 1)
-    monkeypatch.setattr("eventlog.writer.SHARE_EVENTS_MIN", 1)
-    monkeypatch.setattr("eventlog.writer.EVENTS_AT_ONCE", 1)
-    monkeypatch.setattr("eventlog.batch.CALLERS_AT_ONCE", 1)
+    monkeypatch.setattr("eventlog.appending.writer.OVERLAP_EVENTS_MIN", 1)
+    monkeypatch.setattr("eventlog.appending.writer.SHARE_EVENTS_MIN", 1)
+    monkeypatch.setattr("eventlog.appending.writer.EVENTS_AT_ONCE", 1)
+    monkeypatch.setattr("eventlog.appending.batch.CALLERS_AT_ONCE", 1)
 
 
 # --- any interleaving ---------------------------------------------------------------------
@@ -202,7 +202,7 @@ async def test_a_refusal_rests_on_what_the_log_holds_now(ledger: Ledger, databas
 
 
 async def test_streams_known_are_bounded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventlog.writer.STREAMS_KNOWN_MAX", 5)
+    monkeypatch.setattr("eventlog.appending.writer.STREAMS_KNOWN_MAX", 5)
     for number in range(30):
         await ledger.append([fact(number, f"asset:loop-{number % 12}")])
         assert len(ledger._writer._versions) <= 6
@@ -244,7 +244,7 @@ async def test_bad_appends_among_good_ones_fail_alone_and_nobody_waits(
 async def test_a_failed_batch_is_told_though_the_one_before_is_still_being_told(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventlog.batch.CALLERS_AT_ONCE", 1)
+    monkeypatch.setattr("eventlog.appending.batch.CALLERS_AT_ONCE", 1)
     await ledger.append([fact(0)])
     store, stored = Writer._store_fenced, []
 
@@ -297,7 +297,7 @@ async def test_a_cancellation_that_nobody_meant_ends_no_writer(
         raise ConnectionResetError("cut")
 
     with monkeypatch.context() as faulty:
-        faulty.setattr("eventlog.writer.RETRY_DELAY_S", 0.001)
+        faulty.setattr("eventlog.appending.writer.RETRY_DELAY_S", 0.001)
         faulty.setattr(Writer, "_store_fenced", cancelled)
         if careful:
             faulty.setattr(Writer, "_transact", cancelled)
@@ -314,8 +314,8 @@ async def test_a_cancellation_that_nobody_meant_ends_no_writer(
 @pytest.fixture
 def overlapping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let few events be worth two batches under way, as many are."""
-    monkeypatch.setattr("eventlog.writer.OVERLAP_EVENTS_MIN", 1)
-    monkeypatch.setattr("eventlog.writer.SHARE_EVENTS_MIN", 8)
+    monkeypatch.setattr("eventlog.appending.writer.OVERLAP_EVENTS_MIN", 1)
+    monkeypatch.setattr("eventlog.appending.writer.SHARE_EVENTS_MIN", 8)
 
 
 @asynccontextmanager

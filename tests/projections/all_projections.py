@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from api.app import projections
+from eventlog.following.tail import Tail
 from eventlog.ledger import Ledger
-from eventlog.tail import Tail
-from projections.active import ActiveLocks
-from projections.pages import SharedPages
-from projections.runner import ProjectionRunner
+from projections.running.active import ActiveLocks
+from projections.running.pages import SharedPages
+from projections.running.runner import ProjectionRunner
 from tests.projections.loop_frames import PATIENCE_S
 
 Runners = dict[str, ProjectionRunner]

@@ -24,7 +24,7 @@ from domain.records import RecordCorrected
 from eventlog.envelope import new_fact
 from eventlog.ledger import Ledger
 from eventlog.reading import read_event, read_page
-from projections.projection import Projection, wanted
+from projections.running.projection import Projection, wanted
 
 MONDAY: Final = datetime(2026, 3, 2, tzinfo=UTC)
 HOUR: Final = timedelta(hours=1)

@@ -27,10 +27,10 @@ from domain.units import unit
 from eventlog.commands import Handled, handle
 from eventlog.database import Pool
 from eventlog.envelope import new_frame
+from eventlog.following.tail import Tail
 from eventlog.ledger import Ledger
 from eventlog.reading import read_page
-from eventlog.tail import Tail
-from projections.runner import Projection, ProjectionRunner
+from projections.running.runner import Projection, ProjectionRunner
 from tests.recordings import SKAB_COLUMNS, read_skab
 
 LOOP: Final = "loop-1"

@@ -41,10 +41,16 @@ from eventlog.envelope import NewEvent, RecordedEvent, new_fact
 from eventlog.erasure import erase
 from eventlog.ledger import Ledger
 from eventlog.reading import read_page, read_pages, read_stream
-from projections import alerts
-from projections.alerts import AlertProjection, AlertRow, AlertState, find_alert, list_alerts
-from projections.content import check
-from projections.projection import wanted
+from projections.alerts import projection as alerts
+from projections.alerts.projection import (
+    AlertProjection,
+    AlertRow,
+    AlertState,
+    find_alert,
+    list_alerts,
+)
+from projections.running.content import check
+from projections.running.projection import wanted
 from tests.domain.corrections import correction_of
 from tests.projections.loop_frames import (
     LOOP,

@@ -21,8 +21,8 @@ from domain.errors import InvalidInput
 from domain.frames import Frame
 from eventlog.ledger import Ledger
 from eventlog.reading import EventFilter, read_page
-from projections.alert_policy import AlertPolicy, pack_state, unpack_state
-from projections.alert_rules import RuleState, Seconds
+from projections.alerts.policy import AlertPolicy, pack_state, unpack_state
+from projections.alerts.rules import RuleState, Seconds
 from tests.eventlog.new_events import opened
 from tests.projections.loop_frames import (
     LOOP,
@@ -161,7 +161,7 @@ async def test_a_crash_in_the_middle_of_an_alert_leaves_one_alert(ledger: Ledger
 async def test_two_policies_at_once_command_once(
     ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.runner.BATCH_EVENTS_MAX", 3)
+    monkeypatch.setattr("projections.running.runner.BATCH_EVENTS_MAX", 3)
     await register(ledger)
     async with (
         opened(database_url) as other,

@@ -21,8 +21,8 @@ from domain.asset_model import (
     Severity,
 )
 from domain.frames import FloatArray, IntArray
-from projections.alert_policy import pack_state
-from projections.alert_rules import (
+from projections.alerts.policy import pack_state
+from projections.alerts.rules import (
     INITIAL,
     Cleared,
     Raised,
@@ -311,8 +311,8 @@ def test_seconds_of_a_standing_alert_are_looked_at_together_as_each_alone(
     outcomes = []
     for uneventful_steps in (0, 3, 10**9):
         with pytest.MonkeyPatch.context() as changed:
-            changed.setattr("projections.alert_rules._UNEVENTFUL_STEPS", uneventful_steps)
-            changed.setattr("projections.alert_rules._LOOKED_AHEAD", 16)
+            changed.setattr("projections.alerts.rules._UNEVENTFUL_STEPS", uneventful_steps)
+            changed.setattr("projections.alerts.rules._LOOKED_AHEAD", 16)
             state, found = advance(rule, LEVEL, INITIAL, times, values)
         outcomes.append((found, pack_state(state)))
     assert outcomes[0] == outcomes[1] == outcomes[2]

@@ -11,7 +11,7 @@ import pytest
 from domain.asset import AcknowledgeAlert, ClearAlert, EscalateAlert, RaiseAlert
 from domain.asset_model import Severity
 from eventlog.ledger import Ledger
-from projections.alerts import (
+from projections.alerts.projection import (
     AlertProjection,
     AlertRow,
     AlertState,

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from eventlog.archive.payloads import BLOCKS
 from eventlog.database import Pool
 from eventlog.ledger import Ledger
-from eventlog.payloads import BLOCKS
-from projections.alert_policy import AlertPolicy
-from projections.readings import POINTS_MAX, read_columns
-from projections.rollups import RollupProjection
-from projections.twins import TwinProjection
+from projections.alerts.policy import AlertPolicy
+from projections.telemetry.readings import POINTS_MAX, read_columns
+from projections.telemetry.rollups import RollupProjection
+from projections.twins.projection import TwinProjection
 from tests.eventlog.archived import archive_all, erase_positions
 from tests.projections.loop_frames import (
     LOOP,

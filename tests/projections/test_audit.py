@@ -21,9 +21,9 @@ from eventlog.database import Pool
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import read_event, read_page
-from projections import audit
-from projections.audit import AuditEntry, AuditFilter, AuditPage, FieldChange, audit_trail
-from projections.audit_words import WORDS_LENGTH_MAX, words_of
+from projections.audit import trail as audit
+from projections.audit.trail import AuditEntry, AuditFilter, AuditPage, FieldChange, audit_trail
+from projections.audit.words import WORDS_LENGTH_MAX, words_of
 from tests.eventlog.new_events import frame_event, frame_of
 from tests.projections.factory_facts import (
     MONDAY,

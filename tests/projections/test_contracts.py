@@ -42,9 +42,9 @@ from eventlog.database import Connection, Pool
 from eventlog.envelope import RecordedEvent, new_fact
 from eventlog.ledger import Ledger
 from eventlog.reading import read_page
-from projections.alerts import AlertProjection
-from projections.content import ProjectionCheck, check
-from projections.projection import (
+from projections.alerts.projection import AlertProjection
+from projections.running.content import ProjectionCheck, check
+from projections.running.projection import (
     ComparedByContents,
     IndexedForQueries,
     Policy,
@@ -52,8 +52,8 @@ from projections.projection import (
     anew,
     wanted,
 )
-from projections.rebuild import rebuild
-from projections.twin_history import ROW_FRAMES, TwinHistoryProjection
+from projections.running.rebuild import rebuild
+from projections.twins.history import ROW_FRAMES, TwinHistoryProjection
 from tests.projections.all_projections import running_all, settled
 from tests.projections.loop_frames import record
 from tests.projections.machine_frames import DELIVERED, machine_frame

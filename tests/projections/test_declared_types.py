@@ -10,9 +10,9 @@ from api.app import projections
 from domain.asset import AssetEvent
 from domain.events import FRAME_RECORDED, event_types
 from domain.records import CORRECTED, SIGNED
-from projections.alerts import AlertProjection
-from projections.runner import Projection
-from projections.twins import TwinProjection
+from projections.alerts.projection import AlertProjection
+from projections.running.runner import Projection
+from projections.twins.projection import TwinProjection
 
 
 @pytest.mark.parametrize("projection", projections(), ids=lambda projection: projection.name)

@@ -7,16 +7,16 @@ import pytest
 from api.history_recording import record_history
 from api.plant_history import HistoryName
 from eventlog.ledger import Ledger
-from projections.content import check
-from projections.effectiveness import PlannedTime, oee
-from projections.energy_and_cost import energy_and_cost, energy_by_part_number
-from projections.maintenance import MaintenanceProjection
-from projections.periods import Period
-from projections.production import ProductionProjection
-from projections.quality import QualityProjection
-from projections.quality_figures import Scope, defect_pareto, yields
-from projections.rebuild import rebuild
-from projections.reliability import reliability
+from projections.figures.effectiveness import PlannedTime, oee
+from projections.figures.energy_and_cost import energy_and_cost, energy_by_part_number
+from projections.figures.periods import Period
+from projections.figures.reliability import reliability
+from projections.maintenance.projection import MaintenanceProjection
+from projections.production.projection import ProductionProjection
+from projections.quality.figures import Scope, defect_pareto, yields
+from projections.quality.projection import QualityProjection
+from projections.running.content import check
+from projections.running.rebuild import rebuild
 from tests.projections.loop_frames import PATIENCE_S, running
 
 pytestmark = pytest.mark.anyio

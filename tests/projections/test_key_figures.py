@@ -20,15 +20,15 @@ from domain.material.process_run import ProcessRunAborted
 from domain.plant.location import Level, LocationDefined
 from domain.quality.inspection import Verdict
 from eventlog.ledger import Ledger
-from projections.asset_sets import ASSETS_MAX, assets_below
-from projections.effectiveness import PlannedTime, oee
-from projections.energy_and_cost import energy_and_cost, energy_by_part_number
-from projections.maintenance import MaintenanceProjection
-from projections.periods import Period
-from projections.plant import PlantProjection
-from projections.production import ProductionProjection
-from projections.quality import QualityProjection
-from projections.reliability import prevented_failures, reliability
+from projections.figures.asset_sets import ASSETS_MAX, assets_below
+from projections.figures.effectiveness import PlannedTime, oee
+from projections.figures.energy_and_cost import energy_and_cost, energy_by_part_number
+from projections.figures.periods import Period
+from projections.figures.reliability import prevented_failures, reliability
+from projections.maintenance.projection import MaintenanceProjection
+from projections.plant.projection import PlantProjection
+from projections.production.projection import ProductionProjection
+from projections.quality.projection import QualityProjection
 from tests.projections.factory_facts import (
     HOUR_S,
     completed,

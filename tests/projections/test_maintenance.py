@@ -26,7 +26,7 @@ from domain.maintenance.work_order import (
 from domain.records import CORRECTED
 from eventlog.ledger import Ledger
 from projections.histories import STILL_KNOWN, History, Stated
-from projections.maintenance import (
+from projections.maintenance.projection import (
     URGENCY,
     BoardCursor,
     BoardEntry,

@@ -18,9 +18,9 @@ from domain.errors import Unavailable
 from eventlog.commands import handle
 from eventlog.ledger import Ledger
 from eventlog.reading import EventFilter, read_page
-from projections import missing_data
-from projections.missing_data import ACTOR, RULE, MissingDataPolicy, SilenceWatch, alert_of
-from projections.runner import ProjectionRunner
+from projections.alerts import missing_data
+from projections.alerts.missing_data import ACTOR, RULE, MissingDataPolicy, SilenceWatch, alert_of
+from projections.running.runner import ProjectionRunner
 from tests.eventlog.new_events import opened
 from tests.projections.loop_frames import (
     LOOP,

@@ -18,7 +18,6 @@ from domain.quality.instrument import InstrumentCalibrated, InstrumentRegistered
 from eventlog.ledger import Ledger
 from eventlog.objects import load_objects
 from eventlog.reading import category_of
-from projections.content import check
 from projections.object_kinds import KINDS
 from projections.objects import (
     ObjectFilter,
@@ -29,7 +28,8 @@ from projections.objects import (
     list_objects,
     standing_of,
 )
-from projections.rebuild import rebuild
+from projections.running.content import check
+from projections.running.rebuild import rebuild
 from tests.eventlog.new_events import opened
 from tests.projections.factory_facts import correct, fold_wanted, hour, rows_of, tell, tell_all
 from tests.projections.loop_frames import PATIENCE_S, running

@@ -14,8 +14,8 @@ from domain.frames import Frame, Quality
 from eventlog.database import Pool
 from eventlog.ledger import Ledger
 from eventlog.reading import read_page
-from projections.readings import POINTS_MAX, read_columns
-from projections.rollups import RollupProjection
+from projections.telemetry.readings import POINTS_MAX, read_columns
+from projections.telemetry.rollups import RollupProjection
 from tests.projections.loop_frames import (
     LOOP,
     NOON_S,
@@ -129,7 +129,7 @@ async def assert_readings_equal_model(ledger: Ledger, frames: Sequence[Frame]) -
 async def test_of_overlapping_frames_each_time_counts_once_in_any_batch_live_and_rebuilt(
     pool: Pool, monkeypatch: pytest.MonkeyPatch, case: tuple[list[Frame], list[int]], at_once: int
 ) -> None:
-    monkeypatch.setattr("projections.rollups.READINGS_AT_ONCE", at_once)
+    monkeypatch.setattr("projections.telemetry.rollups.READINGS_AT_ONCE", at_once)
     frames, sizes = case
     live, cut, whole = await fresh_ledgers(pool, 3)
     try:
@@ -267,7 +267,7 @@ async def test_channels_that_share_no_time_series_do_not_disturb_each_other(
         asked.append(1)
         await remake(*arguments)
 
-    monkeypatch.setattr("projections.rollups._remake_minutes", counting)
+    monkeypatch.setattr("projections.telemetry.rollups._remake_minutes", counting)
     times = seconds_ns(*range(60))
     frames = [
         loop_frame(n, times + n * 30 * SECOND_NS, {name: np.arange(60.0) + 1}, agent=agent)

@@ -13,7 +13,7 @@ from eventlog.decoded import DecodedFrames
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import Page, PayloadOf, read_page, read_pages
-from projections.pages import SharedPages, decoded_pages
+from projections.running.pages import SharedPages, decoded_pages
 from tests.eventlog.new_events import fact
 from tests.projections.loop_frames import loop_frame, record, register, seconds_ns
 
@@ -29,7 +29,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         after_each.append(after)
         return await read_page(ledger, after, **wanted)
 
-    monkeypatch.setattr("projections.pages.read_page", counted)
+    monkeypatch.setattr("projections.running.pages.read_page", counted)
     return after_each
 
 
@@ -78,7 +78,7 @@ async def test_who_jumps_ahead_leaves_no_gap_behind(ledger: Ledger, fetched: lis
 async def test_only_the_newest_events_are_kept(
     ledger: Ledger, fetched: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.pages.EVENTS_KEPT_MAX", 4)
+    monkeypatch.setattr("projections.running.pages.EVENTS_KEPT_MAX", 4)
     await ledger.append([fact(n) for n in range(10)])
     pages = SharedPages(ledger)
     for after in range(0, 10, 2):
@@ -124,7 +124,7 @@ async def test_a_page_that_cannot_be_fetched_ahead_fails_who_asks_for_it_and_com
             raise ConnectionResetError("cut")
         return await read_page(ledger, after, **wanted)
 
-    monkeypatch.setattr("projections.pages.read_page", cut)
+    monkeypatch.setattr("projections.running.pages.read_page", cut)
     pages = SharedPages(ledger)
     await pages.read(0, up_to=5, limit=5, head=10)
     with pytest.raises(ConnectionResetError):
@@ -137,12 +137,12 @@ async def test_frames_of_a_page_are_decoded_once_and_together(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = DecodedFrames()
-    for place in ("eventlog.envelope.DECODED", "projections.pages.DECODED"):
+    for place in ("eventlog.envelope.DECODED", "projections.running.pages.DECODED"):
         monkeypatch.setattr(place, memory)
     await register(ledger)
     frames = [loop_frame(n, seconds_ns(n), {"flow": [float(n)]}) for n in range(1, 41)]
     await record(ledger, frames)
-    monkeypatch.setattr("projections.pages.DECODED", memory := DecodedFrames())
+    monkeypatch.setattr("projections.running.pages.DECODED", memory := DecodedFrames())
     monkeypatch.setattr("eventlog.envelope.DECODED", memory)
     page = await SharedPages(ledger).read(1, up_to=41, limit=100)
     for event, frame in zip(page, frames, strict=True):

@@ -46,11 +46,11 @@ from eventlog.commands import handle
 from eventlog.database import Pool
 from eventlog.envelope import new_fact
 from eventlog.ledger import Ledger
-from projections import plant_queries
 from projections.as_of import AsOf
-from projections.plant import PlantProjection
-from projections.plant_findings import FindingKind, list_findings
-from projections.plant_queries import (
+from projections.plant import queries as plant_queries
+from projections.plant.findings import FindingKind, list_findings
+from projections.plant.projection import PlantProjection
+from projections.plant.queries import (
     ItemKind,
     assets_of,
     components_of,

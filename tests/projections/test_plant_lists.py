@@ -8,23 +8,23 @@ from api.history_recording import record_history
 from api.plant_history import HistoryName
 from domain.plant.location import Level, LocationDefined, LocationMoved, LocationRetired
 from eventlog.ledger import Ledger
-from projections.alerts import AlertProjection
+from projections.alerts.projection import AlertProjection
 from projections.as_of import NOW, AsOf
-from projections.maintenance import MaintenanceProjection
-from projections.plant import PlantProjection
-from projections.plant_lists import below, forest_below, items_of, list_items, paths_of
-from projections.plant_queries import ItemKind, PlantItem, path_of, tree_below
-from projections.plant_twins import location_twins, location_twins_of
-from projections.process_runs import RunFilter, list_runs, runs_of
-from projections.production import ProductionProjection
-from projections.twins import TwinProjection
-from projections.work_orders import (
+from projections.maintenance.projection import MaintenanceProjection
+from projections.maintenance.work_orders import (
     WorkOrderFilter,
     WorkOrderOrder,
     key_of,
     list_work_orders,
     work_orders_of,
 )
+from projections.plant.lists import below, forest_below, items_of, list_items, paths_of
+from projections.plant.projection import PlantProjection
+from projections.plant.queries import ItemKind, PlantItem, path_of, tree_below
+from projections.plant.twins import location_twins, location_twins_of
+from projections.production.process_runs import RunFilter, list_runs, runs_of
+from projections.production.projection import ProductionProjection
+from projections.twins.projection import TwinProjection
 from tests.projections.loop_frames import NOON, PATIENCE_S, running
 from tests.projections.plant_history import Told, tell
 

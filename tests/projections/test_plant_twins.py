@@ -31,13 +31,13 @@ from domain.plant.roll_up import MemberHealth, Rule
 from eventlog.database import Pool
 from eventlog.envelope import new_fact
 from eventlog.ledger import Ledger
-from projections import plant_twins
-from projections.alerts import AlertProjection
+from projections.alerts.projection import AlertProjection
 from projections.as_of import AsOf
-from projections.plant import PlantProjection
-from projections.plant_twins import TwinKind, component_twins, location_twins
-from projections.twin_history import TwinHistoryProjection
-from projections.twins import Connectivity, TwinProjection
+from projections.plant import twins as plant_twins
+from projections.plant.projection import PlantProjection
+from projections.plant.twins import TwinKind, component_twins, location_twins
+from projections.twins.history import TwinHistoryProjection
+from projections.twins.projection import Connectivity, TwinProjection
 from tests.projections.loop_frames import NOON, fold, loop_frame, record, seconds_ns, told
 from tests.projections.plant_history import Told, at, stream_of, tell
 

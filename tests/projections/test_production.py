@@ -21,7 +21,7 @@ from domain.material.process_run import ProcessRunAborted, ProcessRunEvent
 from domain.records import CORRECTED
 from eventlog.ledger import Ledger
 from projections.histories import STILL_KNOWN, History, Stated
-from projections.production import RUN_TYPES, ProductionProjection, run_of
+from projections.production.projection import RUN_TYPES, ProductionProjection, run_of
 from tests.eventlog.new_events import opened
 from tests.projections.factory_facts import (
     correct,

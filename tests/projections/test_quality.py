@@ -13,10 +13,9 @@ from domain.key_figures.control_charts import Rule
 from domain.material.part import PartCreated
 from domain.quality.inspection import Verdict
 from eventlog.ledger import Ledger
-from projections.periods import Period
-from projections.production import ProductionProjection
-from projections.quality import QualityProjection
-from projections.quality_figures import (
+from projections.figures.periods import Period
+from projections.production.projection import ProductionProjection
+from projections.quality.figures import (
     Scope,
     characteristic_capability,
     control_chart,
@@ -24,6 +23,7 @@ from projections.quality_figures import (
     measurements,
     yields,
 )
+from projections.quality.projection import QualityProjection
 from tests.eventlog.new_events import opened
 from tests.projections.factory_facts import (
     correct,
@@ -264,7 +264,7 @@ async def test_measurements_in_different_units_are_not_mixed(ledger: Ledger) -> 
 
 
 async def test_an_answer_is_bounded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("projections.quality_figures.MEASUREMENTS_MAX", 3)
+    monkeypatch.setattr("projections.quality.figures.MEASUREMENTS_MAX", 3)
     await bores(ledger, [10.0] * 4)
     with pytest.raises(InvalidInput) as refused:
         await measurements(ledger, "bore", DAY)

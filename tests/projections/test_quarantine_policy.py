@@ -37,8 +37,8 @@ from eventlog.database import Pool
 from eventlog.envelope import RecordedEvent, new_fact
 from eventlog.ledger import Ledger
 from eventlog.reading import EventFilter, read_page
-from projections import quarantine_policy
-from projections.quarantine_policy import ACTOR, QuarantinePolicy
+from projections.quality import quarantine_policy
+from projections.quality.quarantine_policy import ACTOR, QuarantinePolicy
 from tests.eventlog.new_events import opened
 from tests.projections.loop_frames import PATIENCE_S, fold, fresh_ledgers, running, table
 
@@ -346,7 +346,7 @@ async def test_a_crash_between_command_and_checkpoint_quarantines_nothing_twice(
 async def test_two_policies_at_once_command_once(
     ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.runner.BATCH_EVENTS_MAX", 3)
+    monkeypatch.setattr("projections.running.runner.BATCH_EVENTS_MAX", 3)
     async with (
         opened(database_url) as other,
         running(ledger, database_url, QuarantinePolicy()) as (one,),

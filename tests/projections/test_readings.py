@@ -13,7 +13,7 @@ from domain.errors import InvalidInput
 from domain.frames import Quality
 from eventlog.database import Pool
 from eventlog.ledger import Ledger
-from projections.readings import (
+from projections.telemetry.readings import (
     POINTS_MAX,
     ReadingColumns,
     Tier,
@@ -21,8 +21,8 @@ from projections.readings import (
     read_last_values,
     read_raw,
 )
-from projections.rollups import RollupProjection
-from projections.twins import TwinProjection
+from projections.telemetry.rollups import RollupProjection
+from projections.twins.projection import TwinProjection
 from tests.projections.loop_frames import (
     LOOP,
     NOON_S,
@@ -145,7 +145,7 @@ async def test_nothing_recorded_gives_empty_columns(ledger: Ledger) -> None:
 async def test_frames_that_end_together_are_read_across_pages(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    monkeypatch.setattr("projections.readings.FRAMES_PAGE", page)
+    monkeypatch.setattr("projections.telemetry.readings.FRAMES_PAGE", page)
     agents = 8
     await record(
         ledger,
@@ -176,10 +176,10 @@ async def test_more_raw_readings_than_are_allowed_at_once_are_refused(
 ) -> None:
     frame = loop_frame(1, seconds_ns(0, 1, 2), {FLOW: [1.0, 2.0, 3.0]})
     await record(ledger, [frame])
-    monkeypatch.setattr("projections.readings.RAW_READINGS_MAX", 3)
+    monkeypatch.setattr("projections.telemetry.readings.RAW_READINGS_MAX", 3)
     (columns,) = await read_raw(ledger, LOOP, [FLOW], **EVER)
     assert columns.times_ns.tolist() == frame.clocks[0].tolist()
-    monkeypatch.setattr("projections.readings.RAW_READINGS_MAX", 2)
+    monkeypatch.setattr("projections.telemetry.readings.RAW_READINGS_MAX", 2)
     with pytest.raises(InvalidInput) as refused:
         await read_raw(ledger, LOOP, [FLOW], **EVER)
     assert (refused.value.code, refused.value.value, refused.value.limit) == (
@@ -319,8 +319,8 @@ async def test_large_ranges_are_read_from_the_finest_rollup_that_bears_them(
     tier: Tier,
     resolution_s: int,
 ) -> None:
-    monkeypatch.setattr("projections.readings.RAW_READINGS_MAX", 1_000)
-    monkeypatch.setattr("projections.readings.ROLLUP_BUCKETS_MAX", buckets_max)
+    monkeypatch.setattr("projections.telemetry.readings.RAW_READINGS_MAX", 1_000)
+    monkeypatch.setattr("projections.telemetry.readings.ROLLUP_BUCKETS_MAX", buckets_max)
     recording = read_skab("valve1/3")
     await record(ledger, skab_frames("valve1/3", 60))
     await fold(ledger, RollupProjection())
@@ -344,8 +344,8 @@ async def test_large_ranges_are_read_from_the_finest_rollup_that_bears_them(
 async def test_seconds_of_overlapping_frames_are_the_same_in_pieces_of_any_size(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    monkeypatch.setattr("projections.readings.RAW_READINGS_MAX", 10)
-    monkeypatch.setattr("projections.readings.PIECE_READINGS", piece)
+    monkeypatch.setattr("projections.telemetry.readings.RAW_READINGS_MAX", 10)
+    monkeypatch.setattr("projections.telemetry.readings.PIECE_READINGS", piece)
     times = NOON_S * SECOND_NS + np.arange(200, dtype=np.int64) * (SECOND_NS // 4)
     values = np.arange(200.0)
     await record(
@@ -374,7 +374,7 @@ async def test_seconds_of_overlapping_frames_are_the_same_in_pieces_of_any_size(
 async def test_a_rollup_is_thinned_to_the_points_asked_for_with_its_extremes(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.readings.RAW_READINGS_MAX", 1_000)
+    monkeypatch.setattr("projections.telemetry.readings.RAW_READINGS_MAX", 1_000)
     await record(ledger, skab_frames("valve1/3", 60))
     await fold(ledger, RollupProjection())
     values = si(FLOW, read_skab("valve1/3").values[FLOW])
@@ -387,7 +387,7 @@ async def test_a_rollup_is_thinned_to_the_points_asked_for_with_its_extremes(
 async def test_a_short_range_of_a_long_log_is_read_raw(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.readings.RAW_READINGS_MAX", 1_000)
+    monkeypatch.setattr("projections.telemetry.readings.RAW_READINGS_MAX", 1_000)
     recording = read_skab("valve1/3")
     await record(ledger, skab_frames("valve1/3", 60))
     times = recording.times_ns[60:120]

@@ -20,15 +20,15 @@ from eventlog.database import Connection
 from eventlog.envelope import RecordedEvent, new_fact
 from eventlog.ledger import Ledger
 from eventlog.reading import Page, PayloadOf, read_pages
-from projections.alert_policy import AlertPolicy
-from projections.beside import beside
-from projections.checkpoints import begin
-from projections.content import check
-from projections.poison import PoisonEvent
-from projections.projection import Policy
-from projections.rebuild import rebuild
-from projections.rollups import RollupProjection
-from projections.twins import TwinProjection
+from projections.alerts.policy import AlertPolicy
+from projections.running.beside import beside
+from projections.running.checkpoints import begin
+from projections.running.content import check
+from projections.running.poison import PoisonEvent
+from projections.running.projection import Policy
+from projections.running.rebuild import rebuild
+from projections.telemetry.rollups import RollupProjection
+from projections.twins.projection import TwinProjection
 from tests.database import as_superuser
 from tests.eventlog.new_events import OCCURRED_AT, fact, opened
 from tests.projections.loop_frames import (
@@ -107,8 +107,8 @@ TALLY_TABLES = """
 
 @pytest.fixture(autouse=True)
 async def tables(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("projections.runner.FAILED_RETRY_DELAY_S", 0.05)
-    monkeypatch.setattr("projections.rebuild.LIVE_WAIT_S", 0.2)
+    monkeypatch.setattr("projections.running.runner.FAILED_RETRY_DELAY_S", 0.05)
+    monkeypatch.setattr("projections.running.rebuild.LIVE_WAIT_S", 0.2)
     monkeypatch.setattr(
         Tally,
         "contents",
@@ -276,9 +276,9 @@ async def test_a_projection_is_rebuilt_while_it_is_fed_folded_and_read(
 async def test_a_reader_who_stays_is_waited_for_and_then_told_of(
     ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.rebuild.SWITCH_ATTEMPTS_MAX", 2)
-    monkeypatch.setattr("projections.rebuild.SNAPSHOT_WAIT_S", 0.1)
-    monkeypatch.setattr("projections.rebuild.SWITCH_RETRY_DELAY_S", 0.01)
+    monkeypatch.setattr("projections.running.rebuild.SWITCH_ATTEMPTS_MAX", 2)
+    monkeypatch.setattr("projections.running.rebuild.SNAPSHOT_WAIT_S", 0.1)
+    monkeypatch.setattr("projections.running.rebuild.SWITCH_RETRY_DELAY_S", 0.01)
     await write(ledger, 10)
     await folded(ledger, database_url, Tally())
     async with ledger.pool.acquire() as connection:
@@ -365,8 +365,8 @@ async def written_with_rare(ledger: Ledger, count: int, every: int) -> list[int]
 async def test_where_little_is_wanted_only_that_is_read_and_nothing_missed(
     ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
-    monkeypatch.setattr("projections.beside.RANGE_EVENTS_FIRST", 10)
-    monkeypatch.setattr("projections.beside.RANGE_EVENTS", 30)
+    monkeypatch.setattr("projections.running.beside.RANGE_EVENTS_FIRST", 10)
+    monkeypatch.setattr("projections.running.beside.RANGE_EVENTS", 30)
     fetched = 0
 
     async def counted(*arguments: Any, **named: Any) -> AsyncIterator[Page]:
@@ -375,7 +375,7 @@ async def test_where_little_is_wanted_only_that_is_read_and_nothing_missed(
             fetched += len(page)
             yield page
 
-    monkeypatch.setattr("projections.beside.read_pages", counted)
+    monkeypatch.setattr("projections.running.beside.read_pages", counted)
     rare = await written_with_rare(ledger, 300, every)
     await folded(ledger, database_url, Rare())
     rebuilt = await rebuild(ledger.pool, Rare())
@@ -389,8 +389,8 @@ async def test_where_little_is_wanted_only_that_is_read_and_nothing_missed(
 async def test_a_type_that_nobody_knows_is_found_where_little_is_read(
     ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
-    monkeypatch.setattr("projections.beside.RANGE_EVENTS_FIRST", 10)
-    monkeypatch.setattr("projections.beside.RANGE_EVENTS", 30)
+    monkeypatch.setattr("projections.running.beside.RANGE_EVENTS_FIRST", 10)
+    monkeypatch.setattr("projections.running.beside.RANGE_EVENTS", 30)
     await begin(ledger.pool, ledger.ledger_id, "rare", 1)
     events = [fact(n) for n in range(1, 121)]
     events[place - 1] = fact("unknown", type="pump.enchanted", schema_version=4)
@@ -405,7 +405,7 @@ async def test_every_projection_rebuilt_is_what_it_was_live(
     ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over a generated history, folded live in odd batches and anew in large ones."""
-    monkeypatch.setattr("projections.runner.BATCH_EVENTS_MAX", 37)
+    monkeypatch.setattr("projections.running.runner.BATCH_EVENTS_MAX", 37)
     history = [
         new_fact(
             event.stream,
@@ -639,7 +639,7 @@ async def test_rows_of_another_version_are_not_compared(ledger: Ledger, database
 _REBUILDING = """
 import asyncio, sys
 from eventlog.database import create_pool
-from projections.rebuild import rebuild
+from projections.running.rebuild import rebuild
 from tests.projections.test_rebuild import Tally
 
 class Slow(Tally):

@@ -16,8 +16,8 @@ from domain.frame_header import ChannelHeader, FrameHeader
 from domain.frames import Frame, Quality, build_frame, waveform_times_ns
 from eventlog.database import Pool
 from eventlog.ledger import Ledger
-from projections.rollup_columns import BUCKETS_MAX, read_rollups
-from projections.rollups import RollupProjection
+from projections.telemetry.rollup_columns import BUCKETS_MAX, read_rollups
+from projections.telemetry.rollups import RollupProjection
 from tests.eventlog.new_events import opened
 from tests.projections.loop_frames import (
     LOOP,
@@ -278,7 +278,7 @@ async def test_a_runner_that_starts_again_folds_nothing_twice(
 async def test_two_runners_on_one_ledger_fold_everything_once(
     ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.runner.BATCH_EVENTS_MAX", 2)
+    monkeypatch.setattr("projections.running.runner.BATCH_EVENTS_MAX", 2)
     frames = skab_frames("valve1/0", 20)
     async with (
         opened(database_url) as other,

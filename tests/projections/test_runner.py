@@ -23,16 +23,16 @@ from domain.events import type_of
 from eventlog.database import Connection
 from eventlog.envelope import RecordedEvent
 from eventlog.erasure import erase
+from eventlog.following.tail import Tail
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf, read_page
-from eventlog.tail import Tail
-from projections import metrics
-from projections.active import ActiveLocks, lock_key
-from projections.alerts import AlertProjection
-from projections.metrics import Rate
-from projections.rollups import RollupProjection
-from projections.runner import ProjectionRunner
-from projections.twins import TwinProjection
+from projections.alerts.projection import AlertProjection
+from projections.running import metrics
+from projections.running.active import ActiveLocks, lock_key
+from projections.running.metrics import Rate
+from projections.running.runner import ProjectionRunner
+from projections.telemetry.rollups import RollupProjection
+from projections.twins.projection import TwinProjection
 from tests.eventlog.new_events import cut_connections, fact, opened
 from tests.projections.loop_frames import PATIENCE_S, process, register, running, table, until
 
@@ -75,8 +75,8 @@ async def seen_table(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Seen, "poison", None)
     monkeypatch.setattr(Seen, "slow", asyncio.Event(), raising=False)
     Seen.slow.set()
-    monkeypatch.setattr("projections.runner.FAILED_RETRY_DELAY_S", 0.05)
-    monkeypatch.setattr("projections.runner.RETRY_DELAY_S", 0.05)
+    monkeypatch.setattr("projections.running.runner.FAILED_RETRY_DELAY_S", 0.05)
+    monkeypatch.setattr("projections.running.runner.RETRY_DELAY_S", 0.05)
     await ledger.pool.execute("create table seen (ledger_id smallint, position bigint)")
 
 
@@ -100,7 +100,7 @@ async def write(ledger: Ledger, *labels: object) -> None:
 async def test_every_event_is_folded_once_in_order_and_across_batches(
     ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.runner.BATCH_EVENTS_MAX", 4)
+    monkeypatch.setattr("projections.running.runner.BATCH_EVENTS_MAX", 4)
     await write(ledger, *range(11))
     async with running(ledger, database_url, Seen()) as (runner,):
         await runner.wait_for(11, PATIENCE_S)
@@ -257,7 +257,7 @@ async def test_a_repaired_projection_goes_on_and_its_failure_is_gone(
 async def test_a_failure_is_gone_once_somebody_else_has_folded_the_event(
     ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.runner.IDLE_WAIT_S", 0.05)
+    monkeypatch.setattr("projections.running.runner.IDLE_WAIT_S", 0.05)
 
     class Broken(Seen):
         poison: ClassVar[int | None] = 1
@@ -321,8 +321,8 @@ _FOLDING = """
 import asyncio, sys
 from eventlog.database import create_pool
 from eventlog.ledger import Ledger
-from eventlog.tail import Tail
-from projections.runner import ProjectionRunner
+from eventlog.following.tail import Tail
+from projections.running.runner import ProjectionRunner
 from tests.projections.test_runner import Seen
 
 async def main():

@@ -15,9 +15,9 @@ from domain.thread import LinkKind, NodeState
 from eventlog.database import Pool
 from eventlog.ledger import Ledger
 from projections.as_of import AsOf
-from projections.thread import NUMBER_BITS, THREADED_TYPES, ThreadProjection
-from projections.trace import trace
-from projections.traced import Direction
+from projections.thread.projection import NUMBER_BITS, THREADED_TYPES, ThreadProjection
+from projections.thread.trace import trace
+from projections.thread.traced import Direction
 from tests.projections.loop_frames import fold, fresh_ledgers
 from tests.projections.thread_model import (
     Step,

@@ -27,10 +27,10 @@ from eventlog.database import Pool
 from eventlog.envelope import new_fact
 from eventlog.ledger import Ledger
 from projections.as_of import AsOf
-from projections.thread import ThreadProjection
-from projections.trace import NODES_MAX, events_of, recall, trace
-from projections.trace_rows import MANY_LINKS, depths_of
-from projections.traced import CutReason, Direction, Trace, TraceEdge, TraceNode
+from projections.thread.projection import ThreadProjection
+from projections.thread.trace import NODES_MAX, events_of, recall, trace
+from projections.thread.trace_rows import MANY_LINKS, depths_of
+from projections.thread.traced import CutReason, Direction, Trace, TraceEdge, TraceNode
 from tests.eventlog.new_events import fact
 from tests.projections.loop_frames import fold, fresh_ledgers
 from tests.projections.thread_model import Step, assert_is, at, histories, known_thread, record

@@ -29,8 +29,8 @@ from domain.health import HealthReason, HealthStatus
 from domain.units import unit
 from eventlog.database import Pool
 from eventlog.ledger import Ledger
-from projections.alerts import AlertProjection
-from projections.twins import (
+from projections.alerts.projection import AlertProjection
+from projections.twins.projection import (
     ChannelReading,
     Connectivity,
     Lifecycle,

@@ -33,14 +33,21 @@ from eventlog.database import Pool
 from eventlog.envelope import NewEvent, new_fact, new_frame
 from eventlog.erasure import erase
 from eventlog.ledger import Ledger
-from projections import twin_facts, twin_history
-from projections.alerts import AlertProjection
+from projections.alerts.projection import AlertProjection
 from projections.as_of import NOW, AsOf
-from projections.content import check
-from projections.plant import PlantProjection
-from projections.twin_as_of import twin_as_of
-from projections.twin_history import TwinHistoryProjection
-from projections.twins import AssetRow, Twin, TwinProjection, find_asset, twins_by_asset_id
+from projections.plant.projection import PlantProjection
+from projections.running.content import check
+from projections.twins import facts as twin_facts
+from projections.twins import history as twin_history
+from projections.twins.as_of import twin_as_of
+from projections.twins.history import TwinHistoryProjection
+from projections.twins.projection import (
+    AssetRow,
+    Twin,
+    TwinProjection,
+    find_asset,
+    twins_by_asset_id,
+)
 from tests.domain.corrections import correction_of
 from tests.projections.loop_frames import (
     LOOP,

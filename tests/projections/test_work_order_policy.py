@@ -40,7 +40,7 @@ from eventlog.corrections import handle_correction
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import EventFilter, read_page
-from projections.work_order_policy import ACTOR, WorkOrderPolicy
+from projections.maintenance.policy import ACTOR, WorkOrderPolicy
 from tests.eventlog.new_events import opened
 from tests.projections.loop_frames import LOOP, NOON, PATIENCE_S, fold, register, running, table
 

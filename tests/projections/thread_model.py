@@ -25,7 +25,7 @@ from domain.records import RecordCorrected
 from domain.thread import Link, LinkEnd, LinkKind, NodeState, Standing
 from eventlog.envelope import NewEvent, new_fact
 from eventlog.ledger import Ledger
-from projections.traced import Direction, Trace
+from projections.thread.traced import Direction, Trace
 from tests.projections.loop_frames import NOON
 
 _NAMESPACE: Final = uuid.UUID("01890a5d-ac96-774b-bcce-b302099a8057")

@@ -14,7 +14,7 @@ from api.graphql.context import OperationContext
 from api.graphql.declared import Answer, Declared, TimedCommandInput, mutations
 from domain.asset import AcknowledgeAlert, ClearAlert, EscalateAlert, RaiseAlert
 from domain.errors import NotFound
-from projections.alerts import AlertProjection, find_alert
+from projections.alerts.projection import AlertProjection, find_alert
 
 
 @strawberry.input(description="Say that an alert was seen.")

@@ -16,9 +16,9 @@ from api.graphql.fields import field
 from api.graphql.filters import chosen
 from api.graphql.plant.scope import assets_wanted
 from api.graphql.relay import After, Connection, First, connection, encode_cursor
-from projections.alerts import AlertProjection, find_alert, list_alerts
-from projections.alerts_as_of import alerts_then, list_alerts_then
-from projections.plant import PlantProjection
+from projections.alerts.as_of import alerts_then, list_alerts_then
+from projections.alerts.projection import AlertProjection, find_alert, list_alerts
+from projections.plant.projection import PlantProjection
 
 ALERTS_ALONE: Final = (AlertProjection.name,)
 

@@ -26,7 +26,7 @@ from api.graphql.fields import subscription
 from api.graphql.filters import chosen
 from domain.asset import asset_stream
 from eventlog.reading import EventFilter
-from projections.alerts import AlertProjection, AlertRow, find_alerts
+from projections.alerts.projection import AlertProjection, AlertRow, find_alerts
 
 TYPES: Final = (
     "asset.alert_raised",

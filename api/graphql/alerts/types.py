@@ -6,7 +6,7 @@ import strawberry
 
 from api.graphql.scalars import described_enum
 from domain.asset_model import Severity
-from projections.alerts import AlertState
+from projections.alerts.projection import AlertState
 
 described_enum(
     Severity,

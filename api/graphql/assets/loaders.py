@@ -8,12 +8,12 @@ from api.graphql.as_of import Asked
 from api.graphql.context import AlertPage, OperationContext
 from domain.asset import unknown_asset
 from domain.errors import InvalidInput
-from projections.alerts import AlertRow
-from projections.alerts_as_of import alerts_then
-from projections.plant import PlantProjection
-from projections.twin_as_of import assets_as_of, twin_as_of
-from projections.twin_history import TwinHistoryProjection
-from projections.twins import AssetRow, Twin
+from projections.alerts.as_of import alerts_then
+from projections.alerts.projection import AlertRow
+from projections.plant.projection import PlantProjection
+from projections.twins.as_of import assets_as_of, twin_as_of
+from projections.twins.history import TwinHistoryProjection
+from projections.twins.projection import AssetRow, Twin
 
 TWINS_THEN_MAX: Final = 200
 """Twins as of earlier in one operation: each costs some statements."""

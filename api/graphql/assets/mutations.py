@@ -28,8 +28,8 @@ from domain.asset_types import asset_type
 from domain.identifiers import check_identifier
 from domain.units import unit
 from eventlog.commands import load_asset
-from projections.alerts import AlertProjection
-from projections.twins import TwinProjection
+from projections.alerts.projection import AlertProjection
+from projections.twins.projection import TwinProjection
 
 # --- inputs -------------------------------------------------------------------------------
 

@@ -28,12 +28,12 @@ from api.graphql.relay import (
 from api.graphql.scalars import Cursor
 from domain.asset_types import asset_type, asset_types
 from domain.identifiers import check_identifier
-from projections.alerts import AlertProjection
-from projections.plant import PlantProjection
-from projections.plant_lists import list_items
-from projections.plant_queries import ItemKind
-from projections.twin_as_of import assets_as_of
-from projections.twins import AssetRow, Lifecycle, TwinProjection, list_assets
+from projections.alerts.projection import AlertProjection
+from projections.plant.lists import list_items
+from projections.plant.projection import PlantProjection
+from projections.plant.queries import ItemKind
+from projections.twins.as_of import assets_as_of
+from projections.twins.projection import AssetRow, Lifecycle, TwinProjection, list_assets
 
 CURSOR_KIND: Final = "assets"
 PROJECTIONS_NOW: Final = (TwinProjection.name, AlertProjection.name)

@@ -23,8 +23,8 @@ from api.graphql.fields import subscription
 from api.graphql.scalars import Position
 from domain.asset import asset_stream, telemetry_stream, unknown_asset
 from eventlog.reading import EventFilter, PayloadOf
-from projections.alerts import AlertProjection
-from projections.twins import TwinProjection
+from projections.alerts.projection import AlertProjection
+from projections.twins.projection import TwinProjection
 
 _PROJECTIONS = (TwinProjection.name, AlertProjection.name)
 

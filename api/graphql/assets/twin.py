@@ -15,8 +15,8 @@ from domain import asset_model
 from domain.asset_model import Severity
 from domain.health import Health as AssessedHealth
 from domain.health import HealthStatus
-from projections import twins
-from projections.twins import Connectivity
+from projections.twins import projection as twins
+from projections.twins.projection import Connectivity
 
 described_enum(
     Connectivity,
@@ -95,7 +95,7 @@ class Health:
 
 @strawberry.type(description="What a channel reads now.")
 class ChannelReading:
-    """`projections.twins.ChannelReading`; a channel that was never read has one too."""
+    """`projections.twins.projection.ChannelReading`; a channel that was never read has one too."""
 
     quantity: strawberry.Private[str]
     value_si: strawberry.Private[float | None]
@@ -154,7 +154,7 @@ class ChannelReading:
 
 @strawberry.type(description="A set-point as it is desired, and as the machine reports it.")
 class SetpointState:
-    """`projections.twins.SetpointState`; one that nobody desired has one too."""
+    """`projections.twins.projection.SetpointState`; one that nobody desired has one too."""
 
     quantity: strawberry.Private[str]
     desired_si: strawberry.Private[float | None]
@@ -200,7 +200,7 @@ Channels = Annotated[
 
 @strawberry.type(description="What an asset is and reads now.")
 class Twin:
-    """`projections.twins.Twin`."""
+    """`projections.twins.projection.Twin`."""
 
     ROW: ClassVar[Row] = Row(
         twins.Twin,

@@ -50,15 +50,15 @@ from domain.asset_model import Channel, Severity
 from domain.asset_types import asset_type
 from domain.errors import NotFound
 from eventlog import reading
-from projections import twins
-from projections.alerts import AlertRow, AlertState
-from projections.maintenance import MaintenanceProjection
-from projections.plant import PlantProjection
-from projections.plant_queries import ItemKind
-from projections.production import ProductionProjection
-from projections.readings import POINTS_MAX
-from projections.twins import AssetRow, Lifecycle
-from projections.work_orders import WorkOrderOrder
+from projections.alerts.projection import AlertRow, AlertState
+from projections.maintenance.projection import MaintenanceProjection
+from projections.maintenance.work_orders import WorkOrderOrder
+from projections.plant.projection import PlantProjection
+from projections.plant.queries import ItemKind
+from projections.production.projection import ProductionProjection
+from projections.telemetry.readings import POINTS_MAX
+from projections.twins import projection as twins
+from projections.twins.projection import AssetRow, Lifecycle
 
 ASSET: Final = "Asset"
 ALERT: Final = "Alert"
@@ -112,7 +112,7 @@ async def _twins_of(context: OperationContext, assets: Sequence[Asset]) -> list[
 
 @strawberry.type(description="A machine.")
 class Asset(Node):
-    """`projections.twins.AssetRow`."""
+    """`projections.twins.projection.AssetRow`."""
 
     ROW: ClassVar[Row] = Row(
         AssetRow,
@@ -333,7 +333,7 @@ class Asset(Node):
 
 @strawberry.type(description="A rule of an asset's type that found a channel beyond its limit.")
 class Alert(Node):
-    """`projections.alerts.AlertRow`."""
+    """`projections.alerts.projection.AlertRow`."""
 
     row: strawberry.Private[AlertRow]
     alert_id: UUID = strawberry.field(description="Natural key of the alert.")

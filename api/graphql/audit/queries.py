@@ -27,8 +27,8 @@ from api.graphql.relay import (
 from api.graphql.scalars import Position
 from domain.identifiers import check_identifier
 from domain.material.part import part_stream
-from projections import audit
-from projections.thread import ThreadProjection
+from projections.audit import trail as audit
+from projections.thread.projection import ThreadProjection
 
 CURSOR_KIND: Final = "audit trail"
 LOOKS_MAX: Final = 20
@@ -40,7 +40,7 @@ EVIDENCE_COST: Final = 500
     f"most {audit.FILTER_VALUES_MAX} values."
 )
 class AuditFilter:
-    """`projections.audit.AuditFilter`."""
+    """`projections.audit.trail.AuditFilter`."""
 
     actors: list[str] | None = strawberry.field(
         default=None, description="Done by one of these, such as `user:jane`."

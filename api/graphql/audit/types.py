@@ -10,12 +10,12 @@ import strawberry
 from api.graphql.records import enums as _enums  # noqa: F401 (describes Meaning)
 from api.graphql.scalars import Json, Position
 from domain.records import Meaning
-from projections import audit
+from projections.audit import trail as audit
 
 
 @strawberry.type(description="A field that a correction changed.")
 class AuditFieldChange:
-    """`projections.audit.FieldChange`."""
+    """`projections.audit.trail.FieldChange`."""
 
     field: str = strawberry.field(description="Name of the field, as in the payload.")
     previous: Json | None = strawberry.field(description="What was recorded before.")
@@ -24,7 +24,7 @@ class AuditFieldChange:
 
 @strawberry.type(description="What a correction says instead, and what was recorded before.")
 class AuditChange:
-    """`projections.audit.Change`."""
+    """`projections.audit.trail.Change`."""
 
     corrected_position: Position = strawberry.field(description="The event that it corrects.")
     previous_position: Position = strawberry.field(
@@ -39,7 +39,7 @@ class AuditChange:
 
 @strawberry.type(description="A signature of an entry: by whom, when, and with which meaning.")
 class AuditSignature:
-    """`projections.audit.SignatureMark`."""
+    """`projections.audit.trail.SignatureMark`."""
 
     position: Position = strawberry.field(description="Its own position in the log.")
     signer: str = strawberry.field(description="Who signed, such as `user:jane`.")
@@ -50,7 +50,7 @@ class AuditSignature:
 
 @strawberry.type(description="One thing that somebody did.")
 class AuditEntry:
-    """`projections.audit.AuditEntry`."""
+    """`projections.audit.trail.AuditEntry`."""
 
     position: Position = strawberry.field(description="Its place in the log.")
     event_id: UUID = strawberry.field(description="Its name there.")

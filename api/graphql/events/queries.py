@@ -37,7 +37,7 @@ from eventlog import reading
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import PAGE_EVENTS_MAX, PayloadOf, read_page
-from projections.projection import Policy
+from projections.running.projection import Policy
 
 LOOKS_MAX: Final = 50
 """Times that a page goes on looking while a filter lets nothing through."""

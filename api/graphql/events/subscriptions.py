@@ -23,8 +23,8 @@ from api.graphql.scalars import Cursor, Position
 from domain.errors import Unavailable
 from eventlog.database import CONNECTION_LOST
 from eventlog.envelope import RecordedEvent
+from eventlog.following.tail import Tail
 from eventlog.reading import POSITION_MAX, EventFilter, PayloadOf
-from eventlog.tail import Tail
 
 RETRIES_MAX: Final = 18
 """Attempts to read the log, with growing pauses: about a minute."""

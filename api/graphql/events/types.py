@@ -14,8 +14,8 @@ from api.graphql.scalars import Cursor, Json, Position
 from domain.frame_statistics import channel_names
 from domain.frames import time_from_ns
 from eventlog.envelope import RecordedEvent
-from projections.projection import Policy
-from projections.runner import ProjectionRunner
+from projections.running.projection import Policy
+from projections.running.runner import ProjectionRunner
 
 EVENT: Final = "Event"
 CURSOR_KIND: Final = "events"

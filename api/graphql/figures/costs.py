@@ -14,7 +14,7 @@ from api.graphql.references import ASSET, asset_named
 from api.graphql.units import measured
 from domain.key_figures.costs import EnergyPrice
 from domain.units import unit
-from projections import energy_and_cost as figures
+from projections.figures import energy_and_cost as figures
 
 
 @strawberry.input(description="What energy costs; the answer tells it again.")
@@ -38,7 +38,7 @@ class EnergyPriceInput:
 
 @strawberry.type(description="What the runs of an asset took, and what its maintenance cost.")
 class AssetCost:
-    """`projections.energy_and_cost.AssetCost`."""
+    """`projections.figures.energy_and_cost.AssetCost`."""
 
     cost: strawberry.Private[figures.AssetCost]
     asset_id: strawberry.ID = strawberry.field(description="Natural key of the asset.")
@@ -90,7 +90,7 @@ class AssetCost:
 
 @strawberry.type(description="Energy and cost of each asset.")
 class CostFigures:
-    """`projections.energy_and_cost.EnergyAndCost`."""
+    """`projections.figures.energy_and_cost.EnergyAndCost`."""
 
     by_asset: list[AssetCost] = strawberry.field(description="Each, by natural key.")
     price_per_j: float | None = strawberry.field(
@@ -105,7 +105,7 @@ class CostFigures:
     "parts."
 )
 class PartNumberEnergy:
-    """`projections.energy_and_cost.PartNumberEnergy`."""
+    """`projections.figures.energy_and_cost.PartNumberEnergy`."""
 
     found: strawberry.Private[figures.PartNumberEnergy]
     part_number: str = strawberry.field(description="The part number.")

@@ -13,15 +13,15 @@ from api.graphql.fields import field
 from api.graphql.references import ASSET, asset_named
 from api.graphql.units import measured
 from domain.key_figures.effectiveness import Effectiveness
-from projections import effectiveness as figures
-from projections.production import PART_UNIT
+from projections.figures import effectiveness as figures
+from projections.production.projection import PART_UNIT
 
 
 @strawberry.input(
     description="A time for which production was planned (planned busy time of ISO 22400)."
 )
 class PlannedTimeInput:
-    """`projections.effectiveness.PlannedTime`, of one asset or of all."""
+    """`projections.figures.effectiveness.PlannedTime`, of one asset or of all."""
 
     asset_id: strawberry.ID | None = strawberry.field(
         default=None, description="On this asset; null: on each of the assets asked about."
@@ -108,7 +108,7 @@ class Oee:
 
 @strawberry.type(description="OEE of one asset.")
 class AssetOee:
-    """An asset of `projections.effectiveness.OeeOfAssets`."""
+    """An asset of `projections.figures.effectiveness.OeeOfAssets`."""
 
     asset_id: strawberry.ID = strawberry.field(description="Natural key of the asset.")
     figures: Oee = strawberry.field(description="Its OEE.")
@@ -121,7 +121,7 @@ class AssetOee:
 
 @strawberry.type(description="OEE of all assets together, and of each.")
 class OeeFigures:
-    """`projections.effectiveness.OeeOfAssets`."""
+    """`projections.figures.effectiveness.OeeOfAssets`."""
 
     total: Oee = strawberry.field(description="All assets together, their times added up.")
     by_asset: list[AssetOee] = strawberry.field(description="Each, by natural key.")

@@ -10,7 +10,7 @@ from api.graphql.scalars import Column, FloatColumn, described_enum
 from domain.events import format_time
 from domain.key_figures import capability, control_charts
 from domain.key_figures.control_charts import Rule, chart_limits
-from projections import quality_figures as figures
+from projections.quality import figures
 
 described_enum(
     Rule,
@@ -27,7 +27,7 @@ described_enum(
 
 @strawberry.type(description="How units came through an operation.")
 class StepYield:
-    """`projections.quality_figures.StepYield`."""
+    """`projections.quality.figures.StepYield`."""
 
     operation: str | None = strawberry.field(
         description="Of the runs that the inspections belong to; null: they belong to none."
@@ -44,7 +44,7 @@ class StepYield:
 
 @strawberry.type(description="Yields by operation, and through all of them.")
 class Yields:
-    """`projections.quality_figures.Yields`."""
+    """`projections.quality.figures.Yields`."""
 
     steps: list[StepYield] = strawberry.field(description="By operation.")
     rolled_ratio: float | None = strawberry.field(
@@ -86,7 +86,7 @@ class DefectBar:
 
 @strawberry.type(description="Defects by code, the most frequent first.")
 class DefectPareto:
-    """`projections.quality_figures.DefectPareto`."""
+    """`projections.quality.figures.DefectPareto`."""
 
     bars: list[DefectBar] = strawberry.field(description="The most frequent.")
     total: int = strawberry.field(description="All that were named, those left out too.")
@@ -123,7 +123,7 @@ class DefectPareto:
     description="What was measured of a characteristic, in the order of time, as parallel columns."
 )
 class Measurements:
-    """`projections.quality_figures.Measurements`."""
+    """`projections.quality.figures.Measurements`."""
 
     unit: str = strawberry.field(description="Unit of the values, as they were measured.")
     values: FloatColumn = strawberry.field(description="The values, in `unit`.")
@@ -202,7 +202,7 @@ class ChartViolation:
     "(ISO 7870-2)."
 )
 class ControlChart:
-    """`projections.quality_figures.ControlChart`."""
+    """`projections.quality.figures.ControlChart`."""
 
     subgroup_size: int = strawberry.field(description="Measurements in a subgroup.")
     means: FloatColumn = strawberry.field(description="Mean of each subgroup.")
@@ -267,7 +267,7 @@ class CapabilityIndices:
     description="How well a characteristic fits between its tolerance limits (ISO 22514)."
 )
 class ProcessCapability:
-    """`projections.quality_figures.CharacteristicCapability`."""
+    """`projections.quality.figures.CharacteristicCapability`."""
 
     within: CapabilityIndices = strawberry.field(
         description="Cp and Cpk: by the spread within subgroups."

@@ -41,22 +41,22 @@ from api.graphql.filters import chosen
 from api.graphql.plant.scope import assets_wanted
 from api.graphql.scalars import Position
 from domain.asset import unknown_asset
-from projections import quality_figures
-from projections.asset_sets import ASSETS_MAX, distinct_assets
-from projections.effectiveness import PLANNED_TIMES_MAX, PlannedTime, oee
-from projections.energy_and_cost import (
+from projections.figures.asset_sets import ASSETS_MAX, distinct_assets
+from projections.figures.effectiveness import PLANNED_TIMES_MAX, PlannedTime, oee
+from projections.figures.energy_and_cost import (
     PART_NUMBERS_MAX,
     energy_and_cost,
     energy_by_part_number,
 )
-from projections.maintenance import MaintenanceProjection
-from projections.periods import Period
-from projections.plant import PlantProjection
-from projections.production import ProductionProjection
-from projections.quality import QualityProjection
-from projections.quality_figures import DEFECT_CODES_MAX, MEASUREMENTS_MAX, Scope
-from projections.reliability import prevented_failures, reliability
-from projections.twins import list_assets
+from projections.figures.periods import Period
+from projections.figures.reliability import prevented_failures, reliability
+from projections.maintenance.projection import MaintenanceProjection
+from projections.plant.projection import PlantProjection
+from projections.production.projection import ProductionProjection
+from projections.quality import figures as quality_figures
+from projections.quality.figures import DEFECT_CODES_MAX, MEASUREMENTS_MAX, Scope
+from projections.quality.projection import QualityProjection
+from projections.twins.projection import list_assets
 
 PART_IDS_MAX: Final = 100
 FIGURES_COST: Final = 50
@@ -86,7 +86,7 @@ Price = Annotated[
 
 @strawberry.input(description="A period: when something was true.")
 class PeriodInput:
-    """`projections.periods.Period`."""
+    """`projections.figures.periods.Period`."""
 
     from_: datetime = strawberry.field(name="from", description="From this time on.")
     to: datetime = strawberry.field(description="Up to, but not with, this time.")
@@ -101,7 +101,7 @@ class PeriodInput:
     "level of the plant. Together at most 2,000."
 )
 class AssetSetInput:
-    """What `projections.asset_sets` are made of."""
+    """What `projections.figures.asset_sets` are made of."""
 
     asset_ids: list[str] | None = strawberry.field(
         default=None, description="Natural keys of assets, at most 100."

@@ -13,15 +13,15 @@ from api.graphql.references import ASSET, asset_named
 from api.graphql.units import measured
 from domain.key_figures.costs import PreventionAssumptions as Assumptions
 from domain.key_figures.costs import PreventionSavings
-from projections import reliability as figures
-from projections.reliability import WORK_ORDERS_NAMED_MAX
+from projections.figures import reliability as figures
+from projections.figures.reliability import WORK_ORDERS_NAMED_MAX
 
 
 @strawberry.type(
     description="How often assets failed and how long they stood still, after IEC 60050-192."
 )
 class Reliability:
-    """`projections.reliability.Reliability`."""
+    """`projections.figures.reliability.Reliability`."""
 
     figure: strawberry.Private[figures.Reliability]
     observed = measured("figure.observed_s", "time", "The period's length, once for each asset")
@@ -107,7 +107,7 @@ class Reliability:
 
 @strawberry.type(description="Reliability of one asset.")
 class AssetReliability:
-    """An asset of `projections.reliability.ReliabilityOfAssets`."""
+    """An asset of `projections.figures.reliability.ReliabilityOfAssets`."""
 
     asset_id: strawberry.ID = strawberry.field(description="Natural key of the asset.")
     figures: Reliability = strawberry.field(description="Its reliability.")
@@ -120,7 +120,7 @@ class AssetReliability:
 
 @strawberry.type(description="Reliability of all assets together, and of each.")
 class ReliabilityFigures:
-    """`projections.reliability.ReliabilityOfAssets`."""
+    """`projections.figures.reliability.ReliabilityOfAssets`."""
 
     total: Reliability = strawberry.field(description="All assets together.")
     by_asset: list[AssetReliability] = strawberry.field(description="Each, by natural key.")
@@ -198,7 +198,7 @@ class Money:
     description="What acting on predictions saved, under the assumptions that come with it."
 )
 class PreventedFailures:
-    """`projections.reliability.PreventedFailures`."""
+    """`projections.figures.reliability.PreventedFailures`."""
 
     savings: strawberry.Private[PreventionSavings]
     prevented: int = strawberry.field(

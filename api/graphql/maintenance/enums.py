@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from api.graphql.scalars import described_enum
 from domain.maintenance.work_order import Finding, Priority
-from projections.maintenance import WorkOrderState
-from projections.work_orders import WorkOrderOrder
+from projections.maintenance.projection import WorkOrderState
+from projections.maintenance.work_orders import WorkOrderOrder
 
 described_enum(
     Priority,

@@ -22,7 +22,7 @@ from domain.maintenance.work_order import (
     ScheduleWorkOrder,
     StartWorkOrder,
 )
-from projections.maintenance import MaintenanceProjection
+from projections.maintenance.projection import MaintenanceProjection
 
 WorkOrderMutations = mutations(
     "WorkOrderMutations",

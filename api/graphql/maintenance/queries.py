@@ -30,14 +30,19 @@ from api.graphql.relay import After, Connection, First, check_first, connection
 from api.graphql.scalars import Cursor
 from domain.identifiers import check_identifier
 from domain.maintenance.work_order import Priority
-from projections import work_orders as standing
-from projections.maintenance import (
+from projections.maintenance import work_orders as standing
+from projections.maintenance.projection import (
     MaintenanceProjection,
     WorkOrderState,
     maintenance_board,
 )
-from projections.plant import PlantProjection
-from projections.work_orders import WorkOrderOrder, key_of, list_work_orders, work_orders_of
+from projections.maintenance.work_orders import (
+    WorkOrderOrder,
+    key_of,
+    list_work_orders,
+    work_orders_of,
+)
+from projections.plant.projection import PlantProjection
 
 BOARD_CURSOR: Final = "backlog"
 _KEY_TYPES: Final = {

@@ -22,7 +22,7 @@ from api.graphql.fields import subscription
 from api.graphql.filters import chosen
 from api.graphql.maintenance.types import WorkOrder, find_work_order
 from eventlog.reading import EventFilter, PayloadOf
-from projections.maintenance import MaintenanceProjection
+from projections.maintenance.projection import MaintenanceProjection
 
 
 @strawberry.type(description="Work orders as their latest events left them.")

@@ -20,21 +20,21 @@ from api.graphql.scalars import Position
 from api.graphql.versions import VERSION, version_of
 from domain.maintenance.work_order import Finding, Priority, work_order_stream
 from domain.plant.component import component_stream
-from projections.maintenance import (
+from projections.maintenance.projection import (
     BOARD_ASSETS_MAX,
     BoardEntry,
     MaintenanceProjection,
     WorkOrderState,
 )
-from projections.work_orders import WorkOrder as Standing
-from projections.work_orders import find_work_orders
+from projections.maintenance.work_orders import WorkOrder as Standing
+from projections.maintenance.work_orders import find_work_orders
 
 WORK_ORDER: Final = "WorkOrder"
 
 
 @strawberry.type(description="A state that a work order has been in, and since when.")
 class WorkOrderStep:
-    """A step of `projections.work_orders.WorkOrder`."""
+    """A step of `projections.maintenance.work_orders.WorkOrder`."""
 
     state: WorkOrderState = strawberry.field(description="The state.")
     at: datetime = strawberry.field(description="When it came to be in it.")
@@ -42,7 +42,7 @@ class WorkOrderStep:
 
 @strawberry.type(description="Maintenance to be done, or done.")
 class WorkOrder(Node):
-    """`projections.work_orders.WorkOrder`."""
+    """`projections.maintenance.work_orders.WorkOrder`."""
 
     asked: strawberry.Private[Asked]
     work_order_id: strawberry.ID = strawberry.field(description="Natural key.")
@@ -207,7 +207,7 @@ async def find_work_order(
 
 @strawberry.type(description="An open work order on the board, as of the moment asked for.")
 class BacklogEntry:
-    """`projections.maintenance.BoardEntry`."""
+    """`projections.maintenance.projection.BoardEntry`."""
 
     work_order_id: strawberry.ID = strawberry.field(description="Natural key.")
     asset_id: strawberry.ID = strawberry.field(description="Natural key of its asset.")
@@ -293,7 +293,7 @@ class AgeCount:
 
 @strawberry.type(description="The open work orders of an asset.")
 class AssetBacklog:
-    """`projections.maintenance.AssetBacklog`."""
+    """`projections.maintenance.projection.AssetBacklog`."""
 
     asset_id: strawberry.ID = strawberry.field(description="Natural key of the asset.")
     open: int = strawberry.field(description="How many are open.")
@@ -311,7 +311,7 @@ class AssetBacklog:
     description="What was open at a moment: counts of everything that is wanted, and a page of it."
 )
 class MaintenanceBoard:
-    """`projections.maintenance.MaintenanceBoard`."""
+    """`projections.maintenance.projection.MaintenanceBoard`."""
 
     at: datetime = strawberry.field(description="The moment that it tells of.")
     open: int = strawberry.field(description="Open work orders.")

@@ -9,9 +9,9 @@ from api.graphql.context import OperationContext
 from domain.plant.location import unknown_location
 from eventlog.reading import read_event
 from projections.as_of import AsOf
-from projections.plant_lists import below, forest_below, items_of, paths_of
-from projections.plant_queries import ItemKind, PlantItem, Stay, components_of, stays_of
-from projections.plant_twins import LocationTwin, location_twins, location_twins_of
+from projections.plant.lists import below, forest_below, items_of, paths_of
+from projections.plant.queries import ItemKind, PlantItem, Stay, components_of, stays_of
+from projections.plant.twins import LocationTwin, location_twins, location_twins_of
 
 
 async def item_named(context: OperationContext, asked: Asked, stream: str) -> PlantItem | None:
@@ -100,7 +100,7 @@ async def location_twin(
     NotFound
         ``location.unknown``
     InvalidInput, Unavailable
-        as `projections.plant_twins`
+        as `projections.plant.twins`
     """
 
     async def load(location_ids: list[str]) -> list[tuple[int, datetime, LocationTwin]]:

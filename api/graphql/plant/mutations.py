@@ -17,7 +17,7 @@ from domain.plant.location import (
     MoveLocation,
     RetireLocation,
 )
-from projections.plant import PlantProjection
+from projections.plant.projection import PlantProjection
 
 LocationMutations = mutations(
     "LocationMutations",

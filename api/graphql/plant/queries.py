@@ -34,10 +34,10 @@ from api.graphql.relay import (
 )
 from domain.identifiers import check_identifier
 from domain.plant.location import Level, location_stream
-from projections.plant import PlantProjection
-from projections.plant_findings import list_findings
-from projections.plant_lists import list_items
-from projections.plant_queries import ItemKind, PlantItem
+from projections.plant.findings import list_findings
+from projections.plant.lists import list_items
+from projections.plant.projection import PlantProjection
+from projections.plant.queries import ItemKind, PlantItem
 
 T = TypeVar("T")
 

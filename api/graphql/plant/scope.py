@@ -8,7 +8,7 @@ from api.graphql.as_of import Asked
 from api.graphql.context import OperationContext
 from api.graphql.plant.loaders import item_named, items_below
 from domain.plant.location import location_stream, unknown_location
-from projections.plant_queries import ItemKind
+from projections.plant.queries import ItemKind
 
 
 async def assets_wanted(

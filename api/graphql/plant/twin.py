@@ -10,9 +10,9 @@ import strawberry
 from api.graphql.assets import twin as _twin  # noqa: F401 (describes HealthStatus …)
 from api.graphql.scalars import Position, described_enum
 from domain.health import HealthStatus
-from projections import plant_twins
-from projections.plant_twins import TwinKind
-from projections.twins import Connectivity
+from projections.plant import twins as plant_twins
+from projections.plant.twins import TwinKind
+from projections.twins.projection import Connectivity
 
 described_enum(
     TwinKind,
@@ -66,7 +66,7 @@ class ConnectivityCounts:
 
 @strawberry.type(description="A member of a location that is not good.")
 class Concern:
-    """`projections.plant_twins.Member`."""
+    """`projections.plant.twins.Member`."""
 
     key: str = strawberry.field(description="Its stream, such as `asset:press-07`.")
     title: str | None = strawberry.field(description="What a person calls it.")
@@ -81,7 +81,7 @@ class Concern:
     "process, of what is above the twin of a system."
 )
 class LocationTwin:
-    """`projections.plant_twins.LocationTwin`."""
+    """`projections.plant.twins.LocationTwin`."""
 
     kind: TwinKind = strawberry.field(description="What kind of twin it is.")
     as_of: datetime = strawberry.field(description="When it was judged.")

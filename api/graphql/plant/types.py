@@ -39,12 +39,12 @@ from domain.asset import asset_stream
 from domain.errors import InvalidInput
 from domain.plant.component import component_stream
 from domain.plant.location import Level, RollUp, location_stream
-from projections import plant_twins
-from projections.plant import PlantProjection
-from projections.plant_findings import FindingKind
-from projections.plant_findings import PlantFinding as Found
-from projections.plant_queries import DEPTH_MAX, ItemKind, PlantItem, Stay
-from projections.plant_twins import TwinKind
+from projections.plant import twins as plant_twins
+from projections.plant.findings import FindingKind
+from projections.plant.findings import PlantFinding as Found
+from projections.plant.projection import PlantProjection
+from projections.plant.queries import DEPTH_MAX, ItemKind, PlantItem, Stay
+from projections.plant.twins import TwinKind
 
 LOCATION: Final = "Location"
 COMPONENT: Final = "Component"
@@ -82,7 +82,7 @@ described_enum(
 
 @strawberry.type(description="A location, asset or component, where it stands.")
 class PlantItemNode:
-    """`projections.plant_queries.PlantItem`."""
+    """`projections.plant.queries.PlantItem`."""
 
     key: str = strawberry.field(description="Its stream, such as `location:line-3`.")
     kind: ItemKind = strawberry.field(description="What it is.")
@@ -145,7 +145,7 @@ class LocationName:
 
 @strawberry.type(description="A place in the plant: an enterprise, site, area, line or cell.")
 class Location(Node):
-    """A location of `projections.plant_queries.PlantItem`."""
+    """A location of `projections.plant.queries.PlantItem`."""
 
     item: strawberry.Private[PlantItem]
     asked: strawberry.Private[Asked]
@@ -329,7 +329,7 @@ async def find_location(
 
 @strawberry.type(description="A time that a component has been in a slot.")
 class ComponentStay:
-    """`projections.plant_queries.Stay`."""
+    """`projections.plant.queries.Stay`."""
 
     asset_id: strawberry.ID = strawberry.field(description="Natural key of the asset.")
     slot: str = strawberry.field(description="Slot of the asset.")
@@ -360,7 +360,7 @@ class ComponentStay:
     description="What is installed in an asset's slot, wears, and is replaced; and its twin."
 )
 class Component(Node):
-    """A component of `projections.plant_queries.PlantItem`."""
+    """A component of `projections.plant.queries.PlantItem`."""
 
     item: strawberry.Private[PlantItem]
     asked: strawberry.Private[Asked]
@@ -446,7 +446,7 @@ def asset_places(asset_ids: list[str]) -> list[str]:
     description="What does not fit together: recorded as it was told, and shown until it is mended."
 )
 class PlantFinding:
-    """`projections.plant_findings.PlantFinding`."""
+    """`projections.plant.findings.PlantFinding`."""
 
     kind: FindingKind = strawberry.field(description="What does not fit.")
     subject: str = strawberry.field(description="Key of what it is about.")

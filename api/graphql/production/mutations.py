@@ -6,7 +6,7 @@ from api.access.rights import Right
 from api.graphql.declared import Declared, answer_by_key, mutations
 from api.graphql.production.types import ProcessRun, find_process_run
 from domain.material.process_run import AbortProcessRun, CompleteProcessRun, StartProcessRun
-from projections.production import ProductionProjection
+from projections.production.projection import ProductionProjection
 
 ProcessRunMutations = mutations(
     "ProcessRunMutations",

@@ -19,9 +19,9 @@ from api.graphql.production.types import ProcessRun, find_process_run
 from api.graphql.relay import After, Connection, First, check_first, connection
 from api.graphql.scalars import Cursor
 from domain.identifiers import check_identifier
-from projections import process_runs as standing
-from projections.process_runs import RunState, list_runs, runs_of
-from projections.production import ProductionProjection
+from projections.production import process_runs as standing
+from projections.production.process_runs import RunState, list_runs, runs_of
+from projections.production.projection import ProductionProjection
 
 CURSOR_KIND: Final = "process runs"
 

@@ -30,8 +30,8 @@ from domain.asset_types import asset_type
 from domain.errors import NotFound
 from domain.material.process_run import ActualParameter, SetParameter, process_run_stream
 from domain.units import unit as unit_of
-from projections.process_runs import ProcessRun as Standing
-from projections.process_runs import (
+from projections.production.process_runs import ProcessRun as Standing
+from projections.production.process_runs import (
     RunParameters,
     RunState,
     RunUnit,
@@ -39,8 +39,8 @@ from projections.process_runs import (
     parameters_of_runs,
     units_of_runs,
 )
-from projections.production import How, ProductionProjection
-from projections.readings import POINTS_MAX
+from projections.production.projection import How, ProductionProjection
+from projections.telemetry.readings import POINTS_MAX
 
 PROCESS_RUN: Final = "ProcessRun"
 UNITS_CURSOR: Final = "units of a run"
@@ -77,7 +77,7 @@ InParameterUnit = Annotated[
 
 @strawberry.type(description="A parameter of a run: what it was set to, and what it was.")
 class RunParameter:
-    """A parameter of `projections.process_runs.RunParameters`."""
+    """A parameter of `projections.production.process_runs.RunParameters`."""
 
     was_set: strawberry.Private[SetParameter | None]
     was: strawberry.Private[ActualParameter | None]
@@ -133,7 +133,7 @@ class RunParameter:
 
 @strawberry.type(description="A part or lot that went through a run.")
 class ProcessRunUnit:
-    """`projections.process_runs.RunUnit`."""
+    """`projections.production.process_runs.RunUnit`."""
 
     key: str = strawberry.field(description="Its stream, such as `part:SN-1042`.")
     how: How = strawberry.field(description="What the run did to it.")
@@ -157,7 +157,7 @@ class ProcessRunUnit:
 
 @strawberry.type(description="An operation that an asset carried out once.")
 class ProcessRun(Node):
-    """`projections.process_runs.ProcessRun`."""
+    """`projections.production.process_runs.ProcessRun`."""
 
     run: strawberry.Private[Standing]
     asked: strawberry.Private[Asked]

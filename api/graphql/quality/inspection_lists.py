@@ -1,4 +1,4 @@
-"""Queries of inspections, found by the rows of `projections.quality`."""
+"""Queries of inspections, found by the rows of `projections.quality.projection`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from domain.errors import InvalidInput
 from domain.events import format_time
 from domain.identifiers import check_identifier
 from domain.quality.inspection import inspection_stream
-from projections.quality import (
+from projections.quality.projection import (
     InspectionPlace,
     QualityProjection,
     WantedInspections,

@@ -10,7 +10,7 @@ from api.graphql.scalars import to_ns
 from api.graphql.telemetry.types import ChannelUnit, ReadingColumn
 from domain.asset_model import AssetType
 from domain.units import unit
-from projections.readings import read_columns
+from projections.telemetry.readings import read_columns
 
 
 async def resolve_readings(
@@ -28,14 +28,14 @@ async def resolve_readings(
 ) -> list[ReadingColumn]:
     """Return the readings of `channels`, all of the type's where None, each in its unit.
 
-    `known_at` as in `projections.readings.read_columns`.
+    `known_at` as in `projections.telemetry.readings.read_columns`.
 
     Raises
     ------
     NotFound
         ``channel.unknown``
     InvalidInput
-        ``unit.*``, and as `projections.readings.read_columns`
+        ``unit.*``, and as `projections.telemetry.readings.read_columns`
     """
     if channels is None:
         wanted = list(asset_type.channels)

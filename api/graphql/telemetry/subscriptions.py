@@ -19,7 +19,7 @@ from domain.asset import telemetry_stream, unknown_asset
 from domain.asset_types import asset_type
 from domain.frames import time_from_ns
 from eventlog.reading import EventFilter, PayloadOf
-from projections.readings import POINTS_MAX
+from projections.telemetry.readings import POINTS_MAX
 
 
 @strawberry.type(description="Readings that came in since the message before.")

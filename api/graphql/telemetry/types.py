@@ -12,7 +12,7 @@ from api.graphql.scalars import (
 )
 from domain.asset_model import Channel
 from domain.units import unit
-from projections.readings import ReadingColumns, Tier
+from projections.telemetry.readings import ReadingColumns, Tier
 
 described_enum(
     Tier,
@@ -41,7 +41,7 @@ class ChannelUnit:
     "more readings than `maxPoints` those are kept that show its peaks (MinMaxLTTB)."
 )
 class ReadingColumn:
-    """`projections.readings.ReadingColumns` in the unit that was asked for."""
+    """`projections.telemetry.readings.ReadingColumns` in the unit that was asked for."""
 
     channel: str = strawberry.field(description="Name of the channel.")
     unit: str = strawberry.field(description="Unit of the values: SI unless another was asked for.")

@@ -11,8 +11,8 @@ from api.access.sight import Sight
 from api.graphql.context import OperationContext
 from domain.thread import LinkKind
 from projections.as_of import AsOf
-from projections.trace import NODES_MAX, recall, trace, unknown_nodes
-from projections.traced import CutReason, Direction, Recall, Trace
+from projections.thread.trace import NODES_MAX, recall, trace, unknown_nodes
+from projections.thread.traced import CutReason, Direction, Recall, Trace
 
 
 async def trace_in_sight(
@@ -22,12 +22,12 @@ async def trace_in_sight(
 
     Parameters
     ----------
-    asked : as `projections.trace.trace` has it
+    asked : as `projections.thread.trace.trace` has it
 
     Raises
     ------
     NotFound, InvalidInput
-        as `projections.trace.trace`; a root out of sight is not known
+        as `projections.thread.trace.trace`; a root out of sight is not known
     """
     sight = await context.sight()
     async with context.reads:
@@ -51,7 +51,7 @@ async def recall_in_sight(
     Raises
     ------
     NotFound, InvalidInput
-        as `projections.trace.recall`; a root out of sight is not known
+        as `projections.thread.trace.recall`; a root out of sight is not known
     """
     if (await context.sight()).is_whole:
         async with context.reads:

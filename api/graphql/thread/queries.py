@@ -18,9 +18,9 @@ from api.graphql.thread.types import (
     ThreadRecall,
 )
 from domain.thread import LinkKind, NodeKind
-from projections.thread import ThreadProjection
-from projections.trace import DEPTH_MAX, NODES_MAX, ROOTS_MAX
-from projections.traced import Direction
+from projections.thread.projection import ThreadProjection
+from projections.thread.trace import DEPTH_MAX, NODES_MAX, ROOTS_MAX
+from projections.thread.traced import Direction
 
 Roots = Annotated[
     list[str],

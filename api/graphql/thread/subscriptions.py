@@ -25,8 +25,8 @@ from api.graphql.thread.types import ThreadGraph
 from domain.thread import NODE_KIND_OF_CATEGORY, Link, LinkEnd, Standing
 from eventlog.envelope import RecordedEvent
 from eventlog.reading import EventFilter
-from projections.thread import ThreadProjection
-from projections.traced import Direction, Trace
+from projections.thread.projection import ThreadProjection
+from projections.thread.traced import Direction, Trace
 
 NODES_FOLLOWED_MAX: Final = 1_000
 

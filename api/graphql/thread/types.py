@@ -16,8 +16,8 @@ from domain.errors import InvalidInput
 from domain.events import format_time
 from domain.thread import LinkKind, NodeKind, NodeState
 from projections.as_of import AsOf
-from projections.trace import NODES_MAX
-from projections.traced import CutReason, Direction, Recall, Trace, TraceEdge, TraceNode
+from projections.thread.trace import NODES_MAX
+from projections.thread.traced import CutReason, Direction, Recall, Trace, TraceEdge, TraceNode
 
 OBJECTS_MAX: Final = 2_000
 """Nodes, and links, that are told as objects; columns tell `NODES_MAX`."""
@@ -134,7 +134,7 @@ described_enum(
 
 @strawberry.type(description="A thing in a trace.")
 class ThreadNode:
-    """`projections.trace.TraceNode`."""
+    """`projections.thread.trace.TraceNode`."""
 
     ROW: ClassVar[Row] = Row(TraceNode, dict.fromkeys((*TraceNode._fields, "missing")))
 
@@ -166,7 +166,7 @@ class ThreadNode:
 
 @strawberry.type(description="A link between two things in a trace.")
 class ThreadLink:
-    """`projections.trace.TraceEdge`."""
+    """`projections.thread.trace.TraceEdge`."""
 
     ROW: ClassVar[Row] = Row(TraceEdge, dict.fromkeys(TraceEdge._fields))
 
@@ -243,7 +243,7 @@ def _rows_of_links(graph: ThreadGraph) -> Sequence[TraceEdge]:
     description="A graph: things and the links among them, the nearest to the roots first."
 )
 class ThreadGraph:
-    """`projections.trace.Trace`."""
+    """`projections.thread.trace.Trace`."""
 
     traced: strawberry.Private[Trace]
     out_of_sight: int = strawberry.field(
@@ -342,7 +342,7 @@ class ThreadCount:
 
 @strawberry.type(description="What a recall of things reaches, the things themselves among it.")
 class ThreadRecall:
-    """`projections.trace.Recall`."""
+    """`projections.thread.trace.Recall`."""
 
     recalled: strawberry.Private[Recall]
     roots: strawberry.Private[list[str]]

@@ -21,7 +21,7 @@ from api.graphql.relay import (
 )
 from api.graphql.webhooks.types import PROJECTIONS, Webhook, may_see, seen_webhook
 from domain.webhooks import WebhookStatus
-from projections.twins import projection_position
+from projections.twins.projection import projection_position
 from projections.webhooks import WebhookProjection, WebhookRow, list_webhooks
 
 CURSOR_KIND: Final = "webhooks"

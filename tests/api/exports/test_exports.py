@@ -22,10 +22,10 @@ from domain.frames import Quality
 from domain.material.part import CreatePart
 from domain.material.process_run import CompleteProcessRun, StartProcessRun
 from eventlog.commands import handle
-from projections.projection import Policy
-from projections.reading_slices import slices_of
-from projections.readings import read_raw
-from projections.rollup_columns import read_rollups
+from projections.running.projection import Policy
+from projections.telemetry.reading_slices import slices_of
+from projections.telemetry.readings import read_raw
+from projections.telemetry.rollup_columns import read_rollups
 from tests.api.graphql.server import START, Server, frame_of, serving, time_ns
 from tests.database import new_database
 

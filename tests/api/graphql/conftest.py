@@ -10,7 +10,7 @@ import pytest
 from api.app import projections
 from api.history_recording import record_history
 from api.plant_history import HistoryName
-from projections.projection import Policy
+from projections.running.projection import Policy
 from tests.api.graphql.server import LEDGER, Server, serving
 from tests.database import new_database
 

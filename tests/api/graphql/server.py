@@ -34,12 +34,12 @@ from domain.frames import Column, FloatArray, Frame, IntArray, build_frame, time
 from eventlog.commands import Handled, handle
 from eventlog.database import create_pool
 from eventlog.envelope import new_frame
+from eventlog.following.tail import Tail
 from eventlog.ledger import Appended, Ledger
-from eventlog.tail import Tail
-from projections.alerts import AlertProjection
-from projections.runner import Projection, ProjectionRunner
-from projections.thread import ThreadProjection
-from projections.twins import TwinProjection
+from projections.alerts.projection import AlertProjection
+from projections.running.runner import Projection, ProjectionRunner
+from projections.thread.projection import ThreadProjection
+from projections.twins.projection import TwinProjection
 
 LEDGER: Final = "plant-1"
 PUMP_TYPE: Final = "skab-pump-loop"

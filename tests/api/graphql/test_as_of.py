@@ -22,13 +22,13 @@ from domain.asset import (
     RetireAsset,
 )
 from domain.asset_model import Severity
-from projections import readings
-from projections.alerts import AlertProjection
-from projections.maintenance import MaintenanceProjection
-from projections.plant import PlantProjection
-from projections.production import ProductionProjection
-from projections.twin_history import TwinHistoryProjection
-from projections.twins import TwinProjection
+from projections.alerts.projection import AlertProjection
+from projections.maintenance.projection import MaintenanceProjection
+from projections.plant.projection import PlantProjection
+from projections.production.projection import ProductionProjection
+from projections.telemetry import readings
+from projections.twins.history import TwinHistoryProjection
+from projections.twins.projection import TwinProjection
 from tests.api.graphql.server import PUMP_TYPE, START, Server, frame_of, held_to, serving
 
 pytestmark = pytest.mark.anyio

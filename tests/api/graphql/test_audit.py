@@ -17,9 +17,9 @@ from starlette.applications import Starlette
 from api.access.sight import Sight, Sights
 from api.evidence_route import evidence_routes
 from api.graphql.context import OperationContext
-from eventlog.notes import VerifierKey
-from eventlog.signing import CheckpointPublisher
-from eventlog.trace_bundle_reading import read_trace_bundle
+from eventlog.bundles.trace_reading import read_trace_bundle
+from eventlog.transparency.notes import VerifierKey
+from eventlog.transparency.signing import CheckpointPublisher
 from tests.api.graphql.server import Server
 from tests.eventlog.signing import signer_for
 

@@ -23,7 +23,7 @@ from domain.asset import AssetRegistered, DesireSetpoint
 from domain.maintenance.work_order import Priority, RequestWorkOrder
 from eventlog.commands import handle
 from eventlog.envelope import new_fact
-from projections.projection import Policy
+from projections.running.projection import Policy
 from tests.api.graphql.server import PUMP_TYPE, WAIT_S, Server, Socket, serving
 from tests.api.graphql.test_changes import WORK_ORDERS
 from tests.api.graphql.test_sse import streaming, until

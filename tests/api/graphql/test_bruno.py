@@ -15,7 +15,7 @@ from graphql import parse, validate
 
 from api.app import projections
 from api.graphql.schema import create_schema
-from projections.projection import Policy
+from projections.running.projection import Policy
 from tests.api.graphql.server import Server, frame_of, serving
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ from domain.asset import CommissionAsset, DesireSetpoint
 from domain.maintenance.work_order import ApproveWorkOrder, Priority, RequestWorkOrder
 from domain.material.part import AssemblePart, ReceivePart
 from eventlog.commands import handle
-from projections.projection import Policy
+from projections.running.projection import Policy
 from tests.api.graphql.server import START, Server, Socket, frame_of, serving
 from tests.api.graphql.test_alerts import raise_alert
 from tests.api.graphql.test_subscriptions import started

@@ -10,7 +10,7 @@ import pytest
 from api.graphql.relay import encode_cursor
 from domain.asset import DesireSetpoint, RetireAsset
 from eventlog.reading import PAGE_BYTES_MAX, read_page
-from projections.runner import ProjectionRunner
+from projections.running.runner import ProjectionRunner
 from tests.api.graphql.server import LEDGER, PUMP_TYPE, Server, frame_of
 
 pytestmark = pytest.mark.anyio

@@ -9,10 +9,10 @@ import pytest
 from api.access.sight import Sight
 from api.graphql.context import OperationContext
 from domain.events import format_time
-from projections.energy_and_cost import energy_and_cost
-from projections.periods import Period
-from projections.quality_figures import Scope, control_chart, defect_pareto, yields
-from projections.reliability import reliability
+from projections.figures.energy_and_cost import energy_and_cost
+from projections.figures.periods import Period
+from projections.figures.reliability import reliability
+from projections.quality.figures import Scope, control_chart, defect_pareto, yields
 from tests.api.graphql.server import Server, held_to
 
 pytestmark = pytest.mark.anyio

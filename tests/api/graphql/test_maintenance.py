@@ -20,9 +20,9 @@ from domain.maintenance.work_order import (
     ScheduleWorkOrder,
     StartWorkOrder,
 )
-from projections.maintenance import MaintenanceProjection
-from projections.plant import PlantProjection
-from projections.twins import TwinProjection
+from projections.maintenance.projection import MaintenanceProjection
+from projections.plant.projection import PlantProjection
+from projections.twins.projection import TwinProjection
 from tests.api.graphql.server import Server, held_to, serving
 
 pytestmark = pytest.mark.anyio

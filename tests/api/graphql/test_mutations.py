@@ -10,7 +10,7 @@ import pytest
 
 from domain.asset import ClearAlert, RetireAsset
 from eventlog.reading import read_page
-from projections.twins import TwinProjection
+from projections.twins.projection import TwinProjection
 from tests.api.graphql.server import PUMP_TYPE, Server
 from tests.api.graphql.test_alerts import raise_alert
 

@@ -36,8 +36,8 @@ from eventlog.corrections import handle_correction
 from eventlog.erasure import erase
 from eventlog.signatures import KEY_BYTES_MIN, KeyedVerifier, sign_record, signatures_of
 from projections.objects import ObjectProjection
-from projections.quality import QualityProjection
-from projections.thread import ThreadProjection
+from projections.quality.projection import QualityProjection
+from projections.thread.projection import ThreadProjection
 from tests.api.graphql.server import START, Server, serving
 
 pytestmark = pytest.mark.anyio

@@ -18,10 +18,10 @@ from domain.plant.location import (
     RetireLocation,
     RollUp,
 )
-from projections.alerts import AlertProjection
-from projections.plant import PlantProjection
-from projections.twin_history import TwinHistoryProjection
-from projections.twins import TwinProjection
+from projections.alerts.projection import AlertProjection
+from projections.plant.projection import PlantProjection
+from projections.twins.history import TwinHistoryProjection
+from projections.twins.projection import TwinProjection
 from tests.api.graphql.server import Server, frame_of, held_to, serving
 
 pytestmark = pytest.mark.anyio

@@ -18,10 +18,10 @@ from domain.material.process_run import (
     SetParameter,
     StartProcessRun,
 )
-from projections.alerts import AlertProjection
-from projections.plant import PlantProjection
-from projections.production import ProductionProjection
-from projections.twins import TwinProjection
+from projections.alerts.projection import AlertProjection
+from projections.plant.projection import PlantProjection
+from projections.production.projection import ProductionProjection
+from projections.twins.projection import TwinProjection
 from tests.api.graphql.server import Server, frame_of, held_to, serving
 
 pytestmark = pytest.mark.anyio

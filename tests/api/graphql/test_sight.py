@@ -25,7 +25,7 @@ from api.plant_history import HistoryName
 from domain.quality.nonconformance import OpenNonconformance
 from domain.thread import NODE_KIND_OF_CATEGORY
 from eventlog.commands import handle
-from projections.projection import Policy
+from projections.running.projection import Policy
 from tests.api.graphql.schema_walk import Walk, texts
 from tests.api.graphql.server import Server, serving
 

@@ -12,7 +12,7 @@ from api.access.sight import Sights, StreamsInSight
 from domain.asset import CommissionAsset, PlaceAsset, asset_stream
 from domain.plant.location import DefineLocation, Level
 from projections.places import PlaceProjection
-from projections.plant import PlantProjection
+from projections.plant.projection import PlantProjection
 from tests.api.graphql.server import Server, serving
 
 pytestmark = pytest.mark.anyio

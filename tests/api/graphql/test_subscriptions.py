@@ -16,8 +16,8 @@ from domain.asset import CommissionAsset, DesireSetpoint, RegisterAsset, RetireA
 from domain.errors import Unavailable
 from eventlog.database import CONNECTION_LOST
 from eventlog.envelope import RecordedEvent
+from eventlog.following.tail import Tail
 from eventlog.reading import ALL_EVENTS, PayloadOf, read_page
-from eventlog.tail import Tail
 from tests.api.graphql.server import LEDGER, PUMP_TYPE, Server, frame_of
 from tests.database import as_superuser, execute
 
@@ -280,7 +280,7 @@ async def test_subscription_reads_again_what_it_could_not_read(
             raise ConnectionResetError
         return await read_page(*arguments, **named)
 
-    monkeypatch.setattr("eventlog.tail.read_page", read_badly)
+    monkeypatch.setattr("eventlog.following.tail.read_page", read_badly)
     async with server.socket() as socket:
         await socket.subscribe(EVENTS, after=server.cursor(0))
         received = []

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from api.app import projections
 from api.webhooks.run import WebhookRun
-from projections.projection import Policy
+from projections.running.projection import Policy
 from tests.api.graphql.server import Server, serving
 
 WAIT_S: Final = 20.0

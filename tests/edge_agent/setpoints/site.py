@@ -32,7 +32,7 @@ from edge_agent.settings import Settings
 from edge_agent.uplink.directives import DirectiveStream
 from edge_agent.uplink.http import open_http_transport
 from edge_agent.uplink.transport import StreamMessage
-from eventlog.notes import SigningKey
+from eventlog.transparency.notes import SigningKey
 
 AGENT: Final = "edge-1"
 L_PER_MIN: Final = 1 / 60_000

@@ -1,0 +1,1 @@
+"""From what callers ask to rows: group commit, exactly once, positions without gaps."""

@@ -1,0 +1,1 @@
+"""Payloads that leave their rows: moved to Parquet, read from there, and compacted."""

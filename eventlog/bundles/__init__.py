@@ -1,0 +1,1 @@
+"""Events with everything that proves them, in one file that needs no database."""

@@ -1,0 +1,1 @@
+"""Does the log still say what it said when it was signed?"""

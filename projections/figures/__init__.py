@@ -1,0 +1,1 @@
+"""Figures of assets over a period: effectiveness, reliability, energy and cost."""

@@ -1,0 +1,1 @@
+"""Work orders as they stood, and the policy that asks for them."""

@@ -1,0 +1,1 @@
+"""The plant: what stands where and is installed in what; its twins and findings."""

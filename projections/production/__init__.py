@@ -1,0 +1,1 @@
+"""Process runs and what went through them."""

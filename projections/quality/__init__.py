@@ -1,0 +1,1 @@
+"""Inspections, the figures made of them, and what is quarantined by rule."""

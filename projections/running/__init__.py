@@ -1,0 +1,1 @@
+"""What every projection stands on: runner, checkpoints, rebuilds, checks, lag."""

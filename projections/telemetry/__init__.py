@@ -1,0 +1,1 @@
+"""Rollups of frames, and readings over any range and zoom."""

@@ -1,0 +1,1 @@
+"""The thread as rows, and the traces that are drawn from it."""

@@ -1,0 +1,1 @@
+"""Twins of assets: what each is and reads now, and as of any position or time."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from api.access.issuer_keys import check_provider_url
@@ -21,6 +23,10 @@ T = TypeVar("T")
 
 PortRange = tuple[int, int]
 """The first and the last of some ports."""
+
+SEALING_KEY_BYTES: Final = 32
+_UNTOLD: Final = {"database_url", "signing_key", "webhook_key"}
+"""What is, or may hold, a secret: no message repeats it."""
 
 
 class SettingsInvalid(HeddleError):
@@ -78,6 +84,7 @@ class ServerSettings:
     proxy_subjects : the file that says whom each subject stands for
     dev_tokens : whether the tokens of `heddle token` are accepted; on loopback only
     transparency_public : whether checkpoints, tiles and proofs are served to anybody
+    webhook_key : seals their secrets in the database, 32 bytes; None: a file among the keys
     webhook_http : whether webhooks may call http addresses too
     webhook_networks : private networks that webhooks may call
     webhook_hosts : the only names that they may call, ``*.example.org`` too; none: any
@@ -139,6 +146,7 @@ class ServerSettings:
     proxy_subjects: Path | None = None
     dev_tokens: bool = False
     transparency_public: bool = False
+    webhook_key: bytes | None = field(default=None, repr=False)
     webhook_http: bool = False
     webhook_networks: tuple[Network, ...] = ()
     webhook_hosts: tuple[str, ...] = ()
@@ -150,6 +158,11 @@ class ServerSettings:
     webhook_retry_s_max: float = 3_600.0
     webhook_parallel_max: int = 8
     webhook_kept_s: float = 30 * 86_400.0
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where this server's keys lie."""
+        return self.keys_dir or self.data_dir / "keys"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -171,7 +184,7 @@ class ServerSettings:
             try:
                 given[name] = parse(text)
             except (ValueError, InvalidInput) as error:
-                told = "…" if name == "database_url" else repr(text)  # it may hold a password
+                told = "…" if name in _UNTOLD else repr(text)
                 faults.append(f"{variable}={told}: {error}")
         if faults:
             raise SettingsInvalid(
@@ -244,6 +257,24 @@ def _file(text: str) -> Path:
     return path
 
 
+def sealing_key(text: str) -> bytes:
+    """Return the key that seals secrets, of `SEALING_KEY_BYTES`, as base64 spells it.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != SEALING_KEY_BYTES:
+        raise ValueError(
+            f"must be {SEALING_KEY_BYTES} bytes in base64, such as `openssl rand -base64 32` makes"
+        )
+    return key
+
+
 def _hosts(text: str) -> tuple[str, ...]:
     names = tuple(text.lower().split())
     for name in names:
@@ -312,6 +343,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "proxy_subjects": lambda text: Path(text).expanduser().resolve(),
     "dev_tokens": _flag,
     "transparency_public": _flag,
+    "webhook_key": sealing_key,
     "webhook_http": _flag,
     "webhook_networks": lambda text: tuple(map(ipaddress.ip_network, text.split())),
     "webhook_hosts": _hosts,

@@ -45,7 +45,7 @@ def signing_keys(settings: ServerSettings) -> SigningKeys:
     """Return where the key of the served ledger is."""
     given = None if settings.signing_key is None else SigningKey.parse(settings.signing_key)
     return SigningKeys(
-        settings.keys_dir or settings.data_dir / "keys",
+        settings.keys_folder,
         settings.ledger,
         settings.origin or origin_of(settings.ledger),
         given,

@@ -23,6 +23,7 @@ from api.webhooks.commands import handle_webhook
 from api.webhooks.egress import Egress
 from api.webhooks.metrics import WebhookMetrics, WebhookState
 from api.webhooks.run import PENDING_MAX, Parts, Stop, WebhookRun
+from api.webhooks.secret_store import SecretStore
 from api.webhooks.sending import RetryRules
 from api.webhooks.store import utc_now
 from api.webhooks.trial import new_egress
@@ -88,6 +89,7 @@ class WebhookDispatcher:
             services,
             self._operations,
             egress,
+            SecretStore(services.ledger, services.settings),
             RetryRules.of(services.settings),
             self._metrics,
         )

@@ -36,7 +36,7 @@ from api.webhooks.planning import (
     new_delivery,
 )
 from api.webhooks.principals import identity_of
-from api.webhooks.secret_store import valid_secrets
+from api.webhooks.secret_store import SecretStore
 from api.webhooks.sending import EndpointGone, RetryRules, attempt, outcome_of
 from api.webhooks.store import Delivery, DeliveryState, Outcome, utc_now
 from domain.errors import InvalidInput, NotAllowed, Unavailable
@@ -82,6 +82,7 @@ class Parts:
     services: Services
     operations: Operations
     egress: Egress
+    secrets: SecretStore
     rules: RetryRules
     metrics: WebhookMetrics
     generator: random.Random = field(default_factory=random.SystemRandom)
@@ -452,18 +453,12 @@ class WebhookRun:
         Raises
         ------
         Unavailable
-            ``webhook.secret_missing``: nothing leaves unsigned
+            as `SecretStore.valid`
         """
         kept = self._keys
         if kept is not None and time.monotonic() - kept[0] < CHECKED_EVERY_S:
             return kept[1]
-        found = await valid_secrets(self._ledger, self.row, utc_now())
-        if not found:
-            raise Unavailable(
-                "webhook.secret_missing",
-                f"there is no secret to sign deliveries of {self.row.webhook_id!r} with",
-                hint="rotate its secret",
-            )
+        found = await self._parts.secrets.valid(self.row, utc_now())
         self._keys = (time.monotonic(), found)
         return found
 

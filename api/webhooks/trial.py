@@ -12,10 +12,9 @@ from api.webhooks import store
 from api.webhooks.cloudevents import TYPE_PREFIX
 from api.webhooks.egress import Answer, CallFailed, Egress
 from api.webhooks.policy import EgressPolicy
-from api.webhooks.secret_store import valid_secrets
+from api.webhooks.secret_store import SecretStore
 from api.webhooks.sending import EndpointGone, RetryRules, attempt, outcome_of
 from api.webhooks.store import Delivery, DeliveryState, NewDelivery, Outcome
-from domain.errors import Unavailable
 from eventlog.reading import read_event
 from projections.webhooks import WebhookRow
 
@@ -40,18 +39,13 @@ async def deliver_test(services: Services, row: WebhookRow, position: int) -> De
     Raises
     ------
     Unavailable
-        ``webhook.secret_missing``
+        as `SecretStore.valid`
     """
     ledger = services.ledger
     event = await read_event(ledger, position)
     assert event is not None, "it was recorded"
-    keys = await valid_secrets(ledger, row, store.utc_now())
-    if not keys:
-        raise Unavailable(
-            "webhook.secret_missing",
-            f"there is no secret to sign a test of {row.webhook_id!r} with",
-            hint="rotate its secret",
-        )
+    secrets = SecretStore(ledger, services.settings)
+    keys = await secrets.valid(row, store.utc_now())
     body = orjson.dumps({"data": {"webhook": row.webhook_id, "title": row.settings.title}})
     made = NewDelivery(
         after_position=position - 1,

@@ -15,6 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from domain.errors import InvalidInput
+from eventlog.private_files import (
+    create_once,
+    flush_folder,
+    make_folder,
+    read_private,
+    replace,
+)
 from eventlog.transparency.notes import Note, SignatureKind, SigningKey, VerifierKey, check_key_name
 
 ORIGIN_HOST: Final = "heddle.example"
@@ -84,7 +91,7 @@ class SigningKeys:
         """Put `key`, from `next`, in place of the current one, whose private half is gone then."""
         self._publish(key)
         os.replace(self._path("next-key"), self._path("key"))
-        _flush(self.folder)
+        flush_folder(self.folder)
 
     def verifier(self) -> VerifierKey | None:
         """Return the public key as this folder knows it, or None; makes nothing."""
@@ -102,17 +109,17 @@ class SigningKeys:
 
     def publish(self, note: Note) -> None:
         """Remember `note` outside the database, before anybody is shown it."""
-        self._make_folder()
-        self._write(self._path("checkpoint"), note.written, 0o644)
+        make_folder(self.folder)
+        replace(self._path("checkpoint"), note.written, 0o644)
 
     def keep_as_lost(self, note: Note, size: int) -> None:
         """Keep `note`, of `size` events that are gone, for whoever asks what was signed."""
-        self._write(self._path(f"checkpoint-lost-{size}"), note.written, 0o644)
+        replace(self._path(f"checkpoint-lost-{size}"), note.written, 0o644)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Be the only process that works with this folder's files of the ledger. Blocks."""
-        self._make_folder()
+        make_folder(self.folder)
         with self._path("lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -120,67 +127,16 @@ class SigningKeys:
     def _path(self, kind: str) -> Path:
         return self.folder / f"{self.ledger}.{kind}"
 
-    def _make_folder(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
     def _load_or_create(self, path: Path, *, publish: bool = True) -> SigningKey:
         try:
-            return self._load(path)
+            return SigningKey.parse(read_private(path))
         except FileNotFoundError:
             pass
-        self._make_folder()
-        fresh = SigningKey.generate(self.origin)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        try:
-            _write_new(temporary, fresh.text + "\n", 0o600)
-            # A link fails where the file is there: of two that start at once, one makes the key.
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _flush(self.folder)
-        key = self._load(path)
+        create_once(path, lambda: SigningKey.generate(self.origin).text + "\n")
+        key = SigningKey.parse(read_private(path))
         if publish:
             self._publish(key)
         return key
 
-    def _load(self, path: Path) -> SigningKey:
-        with path.open() as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
-            if mode & 0o077:
-                raise InvalidInput(
-                    "key.open_to_others",
-                    f"{path} may be read by others (mode {mode:04o})",
-                    hint=f"chmod 600 {path}, and rotate the key if others did read it",
-                    value=f"{mode:04o}",
-                    limit="0600",
-                )
-            return SigningKey.parse(file.read(4096))
-
     def _publish(self, key: SigningKey) -> None:
-        self._write(self._path("vkey"), key.verifier.vkey + "\n", 0o644)
-
-    def _write(self, path: Path, text: str, mode: int) -> None:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        try:
-            _write_new(temporary, text, mode)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _flush(self.folder)
-
-
-def _write_new(path: Path, text: str, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        replace(self._path("vkey"), key.verifier.vkey + "\n", 0o644)

@@ -49,12 +49,13 @@ STATEMENTS = (
         ledger_id smallint not null,
         webhook_id text not null,
         secret_id text not null,
-        secret bytea not null check (octet_length(secret) between 24 and 64),
+        sealed bytea not null check (octet_length(sealed) between 40 and 128),
         created_at timestamptz not null,
         primary key (ledger_id, webhook_id, secret_id)
     )
     """,
     "comment on table webhook_secret is 'a secret counts once the log names it'",
+    "comment on column webhook_secret.sealed is 'encrypted; the key is not in the database'",
     """
     create table webhook_progress (
         ledger_id smallint not null,

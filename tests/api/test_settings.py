@@ -89,6 +89,19 @@ def test_the_password_of_the_database_is_not_in_what_settings_print() -> None:
     assert "s3cret" not in str(settings)
 
 
+@pytest.mark.parametrize("text", ["c2hvcnQ=", "not base64!", "c2hvcnQ"])
+def test_a_key_that_is_none_is_refused_and_not_told(text: str) -> None:
+    with pytest.raises(SettingsInvalid, match="32 bytes in base64") as refused:
+        ServerSettings.from_environment({"HEDDLE_WEBHOOK_KEY": text})
+    assert text not in str(refused.value)
+
+
+def test_the_key_that_seals_is_not_in_what_settings_print() -> None:
+    settings = ServerSettings.from_environment({"HEDDLE_WEBHOOK_KEY": "QUJD" * 10 + "QUI="})
+    assert settings.webhook_key == (b"ABC" * 11)[:32]
+    assert "ABC" not in repr(settings)
+
+
 def test_the_password_of_a_wrong_address_is_not_told() -> None:
     with pytest.raises(SettingsInvalid) as refused:
         ServerSettings.from_environment({"HEDDLE_DATABASE_URL": "mysql://heddle:s3cret@db/heddle"})

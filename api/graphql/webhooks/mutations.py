@@ -59,7 +59,7 @@ from api.webhooks.commands import handle_webhook, load_webhook
 from api.webhooks.documents import planned, prepared
 from api.webhooks.policy import EgressPolicy
 from api.webhooks.principals import identity_of, key_for
-from api.webhooks.secret_store import drop_secrets, keep_secret
+from api.webhooks.secret_store import SecretStore
 from api.webhooks.signature import new_secret, spelled
 from api.webhooks.trial import deliver_test
 from domain.errors import CommandRejected, InvalidInput, NotFound
@@ -401,8 +401,9 @@ async def _with_secret(
 
     A secret that the log does not name signs nothing, so one that is left behind does no harm.
     """
-    ledger, webhook_id = context.ledger, command.webhook_id
-    await keep_secret(ledger, webhook_id, secret_id, secret, store.utc_now())
+    webhook_id = command.webhook_id
+    secrets = SecretStore(context.ledger, context.services.settings)
+    await secrets.keep(webhook_id, secret_id, secret, store.utc_now())
     used = False
     try:
         handled, stream = await _handle(context, given, key, command)
@@ -410,7 +411,7 @@ async def _with_secret(
         return handled, stream
     finally:
         if not used:
-            await drop_secrets(ledger, webhook_id, [secret_id])
+            await secrets.drop(webhook_id, [secret_id])
 
 
 async def _seen(context: OperationContext, webhook_id: str) -> State:

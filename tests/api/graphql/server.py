@@ -346,7 +346,7 @@ async def _services(
     async with AsyncExitStack() as stack:
         pool = await create_pool(database_url)
         stack.push_async_callback(pool.close)
-        configured = ServerSettings(**settings)
+        configured = ServerSettings(**{"webhook_key": bytes(range(32)), **settings})
         ledger = await Ledger.open(pool, configured.ledger)
         stack.push_async_callback(ledger.close)
         tail = Tail(ledger, database_url)

@@ -6,8 +6,10 @@ The table is filled straight by COPY (`benchmarks.thread_factory`); what is fold
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import itertools
+import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -42,7 +44,7 @@ from benchmarks.thread_live import (
     p50_ms,
     p99_ms,
 )
-from eventlog.database import Connection, create_pool
+from eventlog.database import Connection, Pool, create_pool
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf, read_page
 from projections.as_of import AsOf
@@ -61,12 +63,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=100, help="times each question is asked")
     parser.add_argument("--events", type=int, default=20_000, help="events folded, twice")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="load into this data directory, keep it, and ask it again where it was loaded before",
+    )
 
 
 def run(arguments: argparse.Namespace) -> Report:
     """Measure and return the figures."""
     report = Report("thread")
-    with scratch_folder() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = arguments.keep or stack.enter_context(scratch_folder())
         with serving(folder) as server:
             factory = run_as_served(_measure(report, arguments, folder, server.url))
         ask_cold(report, folder, LEDGER, factory)
@@ -79,7 +88,7 @@ async def _measure(
     pool = await create_pool(database_url)
     ledger = await Ledger.open(pool, LEDGER)
     try:
-        factory = await load(pool, ledger, arguments.parts)
+        factory = await _loaded(pool, ledger, folder, arguments.parts)
         gc.freeze()  # as `heddle serve` does
         await _ask(report, ledger, factory, arguments.rounds)
         await _ask_over_http(report, folder, database_url, factory, arguments.rounds)
@@ -98,6 +107,19 @@ async def _measure(
         "folding: real events of three links and one state, through the projection, in "
         f"transactions of {BATCH_EVENTS:,}",
     ]
+    return factory
+
+
+async def _loaded(pool: Pool, ledger: Ledger, folder: Path, parts: int) -> Factory:
+    """Load `parts` parts, or return what an earlier run has loaded into `folder`."""
+    told = folder / "factory.json"
+    if told.exists():
+        kept = Factory(**json.loads(told.read_text()))
+        if kept.parts != parts - parts % ASSEMBLY:
+            raise SystemExit(f"{folder} holds {kept.parts:,} parts: ask for as many")
+        return kept
+    factory = await load(pool, ledger, parts)
+    told.write_text(json.dumps(factory._asdict()))
     return factory
 
 
@@ -418,7 +440,7 @@ async def _fold(report: Report, ledger: Ledger, factory: Factory, count: int) ->
         ("fold_spread_over_old_parts", 12_000, lambda: draw.randrange(factory.parts)),
     ):
         first = await ledger.head()
-        new = list(itertools.islice(three_links_each(name[5:9], part), count))
+        new = list(itertools.islice(three_links_each(name[5:9], part, first), count))
         for at in range(0, count, BATCH_EVENTS):
             await ledger.append(new[at : at + BATCH_EVENTS])
         links, cpu_s, wall_s = await _fold_all(ledger, factory, first)

@@ -18,15 +18,16 @@ NOW: Final = datetime(2025, 1, 1, tzinfo=UTC)
 """When what is folded occurred."""
 
 
-def three_links_each(label: str, part: Callable[[], int]) -> Iterator[NewEvent]:
+def three_links_each(label: str, part: Callable[[], int], begin: int = 0) -> Iterator[NewEvent]:
     """Yield runs begun, parts made, inspections: without end.
 
     Parameters
     ----------
     label : four letters that no other caller uses
     part : number of the part that is inspected
+    begin : number of the first; beyond those that were told before
     """
-    for n in itertools.count():
+    for n in itertools.count(begin):
         number = f"{label}{n:08d}"
         known = part_key(part()).partition(":")[2]
         fact: Any

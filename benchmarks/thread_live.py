@@ -123,12 +123,11 @@ async def _feed(database_url: str, name: str, position: int, parts: int) -> None
     draw = random.Random(13)
     recent = max(parts - 2_000, 0)
     count = LIVE_EVENTS_PER_S * FEED_S_MAX
-    told = list(
-        itertools.islice(three_links_each("live", lambda: draw.randrange(recent, parts)), count)
-    )
     pool = await create_pool(database_url)
     ledger = await Ledger.open(pool, name)
     first = await ledger.head()
+    events = three_links_each("live", lambda: draw.randrange(recent, parts), first)
+    told = list(itertools.islice(events, count))
     stdin = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from domain.asset import Asset, asset_stream
 from domain.catalogue import decider_of_command
@@ -14,11 +14,12 @@ from domain.deciders import OTHERS_MAX, Decider
 from domain.errors import CommandRejected, Conflict, HeddleError, InvalidInput, NotFound
 from domain.events import format_time
 from domain.identifiers import check_identifier
-from eventlog.envelope import new_fact
+from eventlog.envelope import NewEvent, new_fact
 from eventlog.ledger import Appended, IdempotencyKey, Ledger
 from eventlog.objects import DecidedObject, load_object, unwritten_object
 
 DECISIONS_MAX: Final = 8
+"""Times that a command is decided at most, each but the first after a lost race."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,64 +99,41 @@ async def handle(
     stream = decider.subject(command)
     _check_time(decider.happened_at(command), occurred_at)
     check_identifier(decider.category.replace("-", "_"), stream.partition(":")[2])
-    if idempotency is not None:
-        earlier = await ledger.recall(idempotency)
-        if earlier is not None:
-            return recalled(earlier)
     late = bool(getattr(command, "late", False))
-    for remaining in reversed(range(DECISIONS_MAX)):
+
+    async def decide() -> Decision:
         loaded = await _load(ledger, stream, unseen, occurred_at if late else None)
-        state, version = loaded.state, loaded.version
-        check_version(stream, version, expected_version)
-        others = await _load_others(ledger, decider, command, state, unseen)
+        check_version(stream, loaded.version, expected_version)
+        others = await _load_others(ledger, decider, command, loaded.state, unseen)
         known = {**others, stream: loaded}
         states = {name: other.state for name, other in others.items()}
-        try:
-            events = decider.decide(command, state, states)
-            if not late:
-                _check_order(decider, events, known, occurred_at)
-        except HeddleError:
-            # The same request may just have been recorded, and be what stands in its own way.
-            earlier = None if idempotency is None else await ledger.recall(idempotency)
-            if earlier is None:
-                raise
-            return recalled(earlier)
+        events = decider.decide(command, loaded.state, states)
+        if not late:
+            _check_order(decider, events, known, occurred_at)
         _check_seen(unseen & known.keys())
-        if dry_run or not events:
-            return Handled(events, version, await ledger.head())
-        versions = {name: other.version for name, other in known.items()}
-        try:
-            appended = await ledger.append(
-                [
-                    new_fact(
-                        decider.stream_of(event),
-                        event,
-                        event_id=event_id(n),
-                        occurred_at=occurred_at,
-                        actor=actor,
-                        correlation_id=correlation_id,
-                        causation_id=causation_id,
-                        traceparent=traceparent,
-                    )
-                    for n, event in enumerate(events)
-                ],
-                expected=versions,
-                idempotency=idempotency,
+        facts = [
+            new_fact(
+                decider.stream_of(event),
+                event,
+                event_id=event_id(n),
+                occurred_at=occurred_at,
+                actor=actor,
+                correlation_id=correlation_id,
+                causation_id=causation_id,
+                traceparent=traceparent,
             )
-        except Conflict as conflict:
-            lost_race = conflict.code == "stream.version_conflict"
-            if not lost_race or expected_version is not None or remaining == 0:
-                raise
-            continue
-        if appended.duplicate:
-            return recalled(appended)
-        own = [
-            placed.version
-            for event, placed in zip(events, appended.placed, strict=True)
-            if decider.stream_of(event) == stream
+            for n, event in enumerate(events)
         ]
-        return Handled(events, own[-1] if own else version, appended.position)
-    raise AssertionError("the loop returns or raises")
+        return Decision(events, facts, {name: other.version for name, other in known.items()})
+
+    return await decide_once(
+        ledger,
+        stream,
+        decide,
+        idempotency=idempotency,
+        expected_version=expected_version,
+        dry_run=dry_run,
+    )
 
 
 async def _load_others(
@@ -229,6 +207,77 @@ def _check_order(
                 value=format_time(occurred_at),
                 limit=format_time(latest),
             )
+
+
+# --- once, and again after a lost race ----------------------------------------------------
+
+
+class Decision(NamedTuple):
+    """What follows from a command as things stand.
+
+    Parameters
+    ----------
+    events : what happened; none when things stand so already
+    facts : the same in their envelopes
+    versions : of every stream that was looked at, the command's own among them
+    """
+
+    events: tuple[Any, ...]
+    facts: Sequence[NewEvent]
+    versions: Mapping[str, int]
+
+
+async def decide_once(
+    ledger: Ledger,
+    stream: str,
+    decide: Callable[[], Awaitable[Decision]],
+    *,
+    idempotency: IdempotencyKey | None,
+    expected_version: int | None,
+    dry_run: bool,
+) -> Handled:
+    """Record what `decide` comes to, once per idempotency key.
+
+    What was looked at must not have changed when the events are recorded. Where it has, the race
+    is lost and `decide` looks and decides anew, at most `DECISIONS_MAX` times in all, unless
+    whoever asks expects a version.
+
+    Parameters
+    ----------
+    stream : of the object that the command is given to
+    decide : looks at how things stand and decides; refuses by raising
+    """
+    if idempotency is not None:
+        earlier = await ledger.recall(idempotency)
+        if earlier is not None:
+            return recalled(earlier)
+    for remaining in reversed(range(DECISIONS_MAX)):
+        try:
+            events, facts, versions = await decide()
+        except HeddleError:
+            # The same request may just have been recorded, and be what stands in its own way.
+            earlier = None if idempotency is None else await ledger.recall(idempotency)
+            if earlier is None:
+                raise
+            return recalled(earlier)
+        if dry_run or not facts:
+            return Handled(events, versions[stream], await ledger.head())
+        try:
+            appended = await ledger.append(facts, expected=versions, idempotency=idempotency)
+        except Conflict as conflict:
+            lost_race = conflict.code == "stream.version_conflict"
+            if not lost_race or expected_version is not None or remaining == 0:
+                raise
+            continue
+        if appended.duplicate:
+            return recalled(appended)
+        own = [
+            placed.version
+            for fact, placed in zip(facts, appended.placed, strict=True)
+            if fact.stream == stream
+        ]
+        return Handled(events, own[-1] if own else versions[stream], appended.position)
+    raise AssertionError("the loop returns or raises")
 
 
 def check_version(stream: str, version: int, expected: int | None) -> None:

@@ -6,11 +6,11 @@ import uuid
 from datetime import datetime
 
 from domain.catalogue import decider_of_stream
-from domain.errors import CommandRejected, Conflict, NotFound
+from domain.errors import CommandRejected, NotFound
 from domain.events import format_time
 from domain.records import CorrectRecord, Entry, correct
 from eventlog.appending.lookup import read_positions
-from eventlog.commands import DECISIONS_MAX, Handled, check_version, recalled
+from eventlog.commands import Decision, Handled, check_version, decide_once
 from eventlog.envelope import RecordedEvent, new_fact
 from eventlog.ledger import IdempotencyKey, Ledger
 from eventlog.reading import read_event, read_whole_stream
@@ -50,14 +50,11 @@ async def handle_correction(
     """
     if occurred_at is not None:
         format_time(occurred_at)  # refuses what has no zone before it is compared
-    if idempotency is not None:
-        earlier = await ledger.recall(idempotency)
-        if earlier is not None:
-            return recalled(earlier)
     decider = decider_of_stream(command.stream)
-    await _check_correctable(ledger, command, decided=decider is not None)
-    assert decider is not None
-    for remaining in reversed(range(DECISIONS_MAX)):
+
+    async def decide() -> Decision:
+        await _check_correctable(ledger, command, decided=decider is not None)
+        assert decider is not None, "or it is not correctable"
         recorded = [event async for event in read_whole_stream(ledger, command.stream)]
         version = len(recorded)  # versions are without gaps
         history = [
@@ -67,34 +64,26 @@ async def handle_correction(
         ]
         check_version(command.stream, version, expected_version)
         correction, true_at = correct(command, history, decider, occurred_at)
-        if dry_run:
-            return Handled((correction,), version, await ledger.head())
-        try:
-            appended = await ledger.append(
-                [
-                    new_fact(
-                        command.stream,
-                        correction,
-                        event_id=event_id,
-                        occurred_at=true_at,
-                        actor=actor,
-                        correlation_id=correlation_id,
-                        causation_id=causation_id,
-                        traceparent=traceparent,
-                    )
-                ],
-                expected={command.stream: version},
-                idempotency=idempotency,
-            )
-        except Conflict as conflict:
-            lost_race = conflict.code == "stream.version_conflict"
-            if not lost_race or expected_version is not None or remaining == 0:
-                raise
-            continue
-        placed = appended.placed[-1]
-        events = () if appended.duplicate else (correction,)
-        return Handled(events, placed.version, placed.position, appended.duplicate)
-    raise AssertionError("the loop returns or raises")
+        fact = new_fact(
+            command.stream,
+            correction,
+            event_id=event_id,
+            occurred_at=true_at,
+            actor=actor,
+            correlation_id=correlation_id,
+            causation_id=causation_id,
+            traceparent=traceparent,
+        )
+        return Decision((correction,), [fact], {command.stream: version})
+
+    return await decide_once(
+        ledger,
+        command.stream,
+        decide,
+        idempotency=idempotency,
+        expected_version=expected_version,
+        dry_run=dry_run,
+    )
 
 
 async def _check_correctable(ledger: Ledger, command: CorrectRecord, *, decided: bool) -> None:

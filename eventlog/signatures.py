@@ -18,11 +18,11 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from domain.documents.document import DocumentReleased
-from domain.errors import CommandRejected, Conflict, HeddleError, NotFound
+from domain.errors import CommandRejected, HeddleError, NotFound
 from domain.events import format_time
 from domain.records import CORRECTED, SIGNED, RecordCorrected, RecordSigned
 from domain.signatures import Authentication, Signable, SignRecord, check_authentication, sign
-from eventlog.commands import DECISIONS_MAX, Handled, check_version, recalled
+from eventlog.commands import Decision, Handled, check_version, decide_once
 from eventlog.documents import ContentStore
 from eventlog.envelope import RecordedEvent, leaf_entry, new_fact
 from eventlog.ledger import IdempotencyKey, Ledger
@@ -137,41 +137,32 @@ async def sign_record(
     """
     check_authentication(command.authentication, actor=actor, now=now)
     await verifier.verify(command)
-    if idempotency is not None:
-        earlier = await ledger.recall(idempotency)
-        if earlier is not None:
-            return recalled(earlier)
-    for remaining in reversed(range(DECISIONS_MAX)):
+
+    async def decide() -> Decision:
         version = await ledger.stream_version(command.stream)
         check_version(command.stream, version, expected_version)
-        signable = await _signable(ledger, command)
-        events = sign(command, signable, actor=actor, now=now)
-        if dry_run or not events:
-            return Handled(events, version, await ledger.head())
-        try:
-            appended = await ledger.append(
-                [
-                    new_fact(
-                        command.stream,
-                        event,
-                        event_id=event_id(),
-                        occurred_at=now,
-                        actor=actor,
-                        traceparent=traceparent,
-                    )
-                    for event in events
-                ],
-                expected={command.stream: version},
-                idempotency=idempotency,
+        events = sign(command, await _signable(ledger, command), actor=actor, now=now)
+        facts = [
+            new_fact(
+                command.stream,
+                event,
+                event_id=event_id(),
+                occurred_at=now,
+                actor=actor,
+                traceparent=traceparent,
             )
-        except Conflict as conflict:
-            lost_race = conflict.code == "stream.version_conflict"
-            if not lost_race or expected_version is not None or remaining == 0:
-                raise
-            continue
-        placed = appended.placed[-1]
-        return Handled(events, placed.version, appended.position, appended.duplicate)
-    raise AssertionError("the loop returns or raises")
+            for event in events
+        ]
+        return Decision(events, facts, {command.stream: version})
+
+    return await decide_once(
+        ledger,
+        command.stream,
+        decide,
+        idempotency=idempotency,
+        expected_version=expected_version,
+        dry_run=dry_run,
+    )
 
 
 def unknown_record(command: SignRecord) -> NotFound:

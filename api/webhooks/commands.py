@@ -9,17 +9,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from domain.errors import Conflict
 from domain.records import RecordCorrected, RecordSigned
 from domain.webhooks import WebhookCommand, WebhookState, decide, fold, webhook_stream
-from eventlog.commands import Handled, check_version, recalled
+from eventlog.commands import Decision, Handled, check_version, decide_once
 from eventlog.envelope import new_fact
 from eventlog.ledger import NO_STREAM, IdempotencyKey, Ledger
 from eventlog.reading import read_whole_stream
-
-DECISIONS_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +60,11 @@ async def handle_webhook(
         as `domain.webhooks.decide` and `Ledger.append`
     """
     stream = webhook_stream(command.webhook_id)
-    if idempotency is not None:
-        earlier = await ledger.recall(idempotency)
-        if earlier is not None:
-            return recalled(earlier)
-    for remaining in reversed(range(DECISIONS_MAX)):
+
+    async def decide_on_it() -> Decision:
         loaded = await load_webhook(ledger, command.webhook_id)
-        state, version = loaded.state, loaded.version
-        check_version(stream, version, expected_version)
-        events = decide(command, state)
-        if dry_run or not events:
-            return Handled(events, version, await ledger.head())
+        check_version(stream, loaded.version, expected_version)
+        events = decide(command, loaded.state)
         facts = [
             new_fact(
                 stream,
@@ -85,16 +76,13 @@ async def handle_webhook(
             )
             for event in events
         ]
-        try:
-            appended = await ledger.append(
-                facts, expected={stream: version}, idempotency=idempotency
-            )
-        except Conflict as conflict:
-            lost_race = conflict.code == "stream.version_conflict"
-            if not lost_race or expected_version is not None or remaining == 0:
-                raise
-            continue
-        if appended.duplicate:
-            return recalled(appended)
-        return Handled(events, appended.placed[-1].version, appended.position)
-    raise AssertionError("the loop returns or raises")
+        return Decision(events, facts, {stream: loaded.version})
+
+    return await decide_once(
+        ledger,
+        stream,
+        decide_on_it,
+        idempotency=idempotency,
+        expected_version=expected_version,
+        dry_run=dry_run,
+    )

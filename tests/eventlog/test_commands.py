@@ -356,6 +356,41 @@ async def test_a_command_in_its_own_way_is_told_the_outcome(ledger: Ledger) -> N
     await overtaken.close()
 
 
+async def test_who_names_a_version_and_is_in_its_own_way_is_told_the_outcome(
+    ledger: Ledger,
+) -> None:
+    await prepared(ledger)
+    take = ConsumeLot("L-1", "RUN-1", 60.0, "kg")
+    asked: dict[str, Any] = {
+        "idempotency": IdempotencyKey.of("booking-1", b"60 kg"),
+        "expected_version": 1,
+    }
+    overtaken = await Overtaken.open(ledger.pool, ledger.name)
+    assert isinstance(overtaken, Overtaken)
+    overtaken.quicker = lambda: do(ledger, take, 1, **asked)
+    handled = await do(overtaken, take, 1, **asked)
+    assert (handled.events, handled.version, handled.duplicate) == ((), 2, True)
+    assert (await lot(ledger)).left == 40.0
+    await overtaken.close()
+
+
+async def test_a_correction_in_its_own_way_is_told_the_outcome(ledger: Ledger) -> None:
+    await prepared(ledger)
+    await do(ledger, ConsumeLot("L-1", "RUN-1", 60.0, "kg"), 1)
+    asked: dict[str, Any] = {
+        "idempotency": IdempotencyKey.of("correction-1", b"6 kg"),
+        "expected_version": 2,
+    }
+    six = LotConsumed("L-1", "RUN-1", 6.0, "kg", None)
+    overtaken = await Overtaken.open(ledger.pool, ledger.name)
+    assert isinstance(overtaken, Overtaken)
+    overtaken.quicker = lambda: correct(ledger, "lot:L-1", 2, six, **asked)
+    handled = await correct(overtaken, "lot:L-1", 2, six, **asked)
+    assert (handled.events, handled.version, handled.duplicate) == ((), 3, True)
+    assert (await lot(ledger)).left == 94.0
+    await overtaken.close()
+
+
 async def test_a_rehearsal_records_nothing(ledger: Ledger) -> None:
     await prepared(ledger)
     before = await ledger.head()

@@ -321,8 +321,7 @@ async def _log_bytes(pool: Pool) -> int:
     size: int = await pool.fetchval(
         """
         select (select sum(pg_total_relation_size(relid)) from pg_partition_tree('event'))
-            + pg_total_relation_size('event_identity')
-            + pg_total_relation_size('source_sequence') + pg_total_relation_size('stream_head')
+            + pg_total_relation_size('event_identity') + pg_total_relation_size('stream_head')
         """
     )
     return int(size)

@@ -42,8 +42,8 @@ _IDENTIFIED: Final = f"""
 _NUMBERED: Final = f"""
     from unnest($4::text[], $5::bigint[]) w (source, sequence)
     cross join lateral (
-        select s.position from source_sequence s
-        where s.ledger_id = $1 and s.source = w.source and s.sequence = w.sequence offset 0
+        select i.position from event_identity i
+        where i.ledger_id = $1 and i.source = w.source and i.sequence = w.sequence offset 0
     ) found {_EVENT}
 """
 _KNOWN: Final = f"""

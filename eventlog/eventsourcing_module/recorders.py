@@ -377,8 +377,8 @@ class LedgerTrackingRecorder(TrackingRecorder):
                     where l.name = $1 and t.tracker = $2 and t.application = $3
                 ),
                 (
-                    select max(s.sequence) from source_sequence s join ledger l using (ledger_id)
-                    where l.name = $1 and s.source = $4
+                    select max(i.sequence) from event_identity i join ledger l using (ledger_id)
+                    where l.name = $1 and i.source = $4
                 )
             )
             """,

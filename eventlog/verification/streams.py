@@ -79,8 +79,10 @@ _SIDE_TABLES: Final = (
         from (
             select source, sequence, position from event
             where ledger_id = $1 and position between 1 and $2 and source is not null
-        ) e full join (select * from source_sequence where ledger_id = $1) s
-            using (source, sequence)
+        ) e full join (
+            select source, sequence, position from event_identity
+            where ledger_id = $1 and source is not null
+        ) s using (source, sequence)
         where e.position is distinct from s.position
         """,
     ),

@@ -60,7 +60,7 @@ CHANGES = (
     "truncate event",
     "truncate event_p000000",
     "update event_identity set position = 8",
-    "delete from source_sequence",
+    "delete from event_identity",
     "truncate idempotency_key",
     "update tile set root = ''",
     "delete from checkpoint",

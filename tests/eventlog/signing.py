@@ -65,7 +65,7 @@ async def cut(connection: Connection, size: int, pool: Pool) -> None:
     tree = Frontier()
     rows = await pool.fetch("select * from event where position <= $1 order by position", size)
     tree.append(row["leaf_hash"] for row in rows)
-    for table in ("event", "event_identity", "source_sequence"):
+    for table in ("event", "event_identity"):
         await connection.execute(f"delete from {table} where position > {size}")
     await connection.execute("delete from tile where (number + 1) << 8 > $1 and level = 0", size)
     await connection.execute("delete from checkpoint where size > $1", size)

@@ -34,7 +34,7 @@ CHANGES = [
     "truncate event_p000000",
     *(
         statement.format(table)
-        for table in ("event_identity", "source_sequence", "idempotency_key")
+        for table in ("event_identity", "idempotency_key")
         for statement in ("update {} set position = 99", "delete from {}", "truncate {}")
     ),
 ]

@@ -273,7 +273,7 @@ async def test_an_append_has_a_bounded_number_of_events(ledger: Ledger, count: i
 
 @pytest.mark.parametrize("culprit", [0, 7, 30])
 async def test_what_the_database_refuses_fails_alone(ledger: Ledger, culprit: int) -> None:
-    # One sequence twice in one append: only the unique key of `source_sequence` sees it.
+    # One sequence twice in one append: only the unique key of the numbers sees it.
     bad = ledger.append([fact(f"bad/{n}", source="agent:a", sequence=1) for n in (1, 2)])
     appends = [ledger.append([fact(n, f"asset:loop-{n % 3}")]) for n in range(30)]
     appends.insert(culprit, bad)

@@ -59,7 +59,6 @@ def test_an_empty_database_is_brought_to_the_head(empty_database_url: str) -> No
         "event_append_only",
         "event_not_truncated",
         "event_identity_append_only",
-        "source_sequence_append_only",
         "idempotency_key_append_only",
     }
 

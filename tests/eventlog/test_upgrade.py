@@ -6,6 +6,7 @@ import asyncio
 import json
 import struct
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from domain.errors import Conflict
 from domain.events import FRAME_RECORDED, format_time
 from domain.frame_decoding import decode
 from domain.frame_statistics import unpack_statistics
@@ -26,11 +28,13 @@ from migrations.run import upgrade
 from projections.telemetry.rollup_columns import read_rollups
 from projections.telemetry.rollups import RollupProjection
 from tests.eventlog.log_soundness import assert_log_is_sound
-from tests.eventlog.new_events import OCCURRED_AT, fact
+from tests.eventlog.new_events import OCCURRED_AT, fact, opened
 
 pytestmark = pytest.mark.anyio
 VECTOR = json.loads((Path(__file__).parent.parent / "domain" / "vectors" / "tiny.json").read_text())
 FIRST_RELEASE = "0004"
+ROWS_OF_NUMBERS = "0022"
+"""The last schema in which a sender's number had a row of its own."""
 
 
 def frame_of_first_release() -> NewEvent:
@@ -151,3 +155,55 @@ async def test_a_log_of_the_first_release_goes_on(empty_database_url: str) -> No
     finally:
         await ledger.close()
         await pool.close()
+
+
+async def test_numbers_of_senders_move_into_the_row_of_the_event(empty_database_url: str) -> None:
+    await asyncio.to_thread(upgrade, empty_database_url, ROWS_OF_NUMBERS)
+    numbered = fact("numbered", source="user:mara", sequence=9)
+    await write_as_first_release(
+        empty_database_url, [fact("plain"), frame_of_first_release(), numbered]
+    )
+    await asyncio.to_thread(upgrade, empty_database_url)
+    async with opened(empty_database_url) as ledger:
+        rows = await ledger.pool.fetch(
+            "select position, source, sequence from event_identity order by position"
+        )
+        assert [tuple(row) for row in rows] == [
+            (1, None, None),
+            (2, "agent:agent-1", frame_of_first_release().sequence),
+            (3, "user:mara", 9),
+        ]
+        # Under another id, so that only its number tells.
+        again = replace(numbered, event_id=uuid.uuid4())
+        assert (await ledger.append([again]))[1:] == (True,)
+        other = fact("other", source="user:mara", sequence=9)
+        with pytest.raises(Conflict) as refused:
+            await ledger.append([other])
+        assert refused.value.code == "source.sequence_reused"
+        await ledger.append([fact("next", source="user:mara", sequence=10)])
+        await assert_log_is_sound(ledger, 4)
+        report = await verify_ledger(ledger.pool, "plant-1")
+        assert report.clean, report.findings
+
+
+async def test_a_number_that_points_elsewhere_is_found_after_the_upgrade_too(
+    empty_database_url: str,
+) -> None:
+    await asyncio.to_thread(upgrade, empty_database_url, ROWS_OF_NUMBERS)
+    await write_as_first_release(empty_database_url, [fact("plain"), frame_of_first_release()])
+    connection = await asyncpg.connect(empty_database_url)
+    await connection.execute("insert into source_sequence values (5, 1, 1, 'agent:forged')")
+    await connection.execute("insert into source_sequence values (6, 77, 1, 'agent:forged')")
+    await connection.close()
+    await asyncio.to_thread(upgrade, empty_database_url)
+    pool = await create_pool(empty_database_url)
+    try:
+        report = await verify_ledger(pool, "plant-1")
+    finally:
+        await pool.close()
+    found = {(finding.code, finding.position) for finding in report.findings}
+    assert found == {
+        ("event.sequence_mismatch", 1),
+        ("event.sequence_mismatch", 77),
+        ("event.identity_mismatch", 77),
+    }

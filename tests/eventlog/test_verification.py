@@ -39,7 +39,6 @@ TABLES = (
     "ledger",
     "event",
     "event_identity",
-    "source_sequence",
     "stream_head",
     "idempotency_key",
     "tile",
@@ -437,10 +436,7 @@ async def test_an_old_state_replayed_whole_is_found_by_a_checkpoint_that_left(
     log: Tampered,
 ) -> None:
     await log.run(
-        *(
-            f"delete from {table} where position > 400"
-            for table in ("event", "event_identity", "source_sequence")
-        ),
+        *(f"delete from {table} where position > 400" for table in ("event", "event_identity")),
         "delete from tile where number > 0",
         "delete from checkpoint where size > 400",
         "delete from stream_head",
@@ -521,8 +517,9 @@ async def test_an_edited_tile_is_found(log: Tampered, statement: str, code: str)
     [
         ("update event_identity set position = 7 where position = 6", "event.identity_mismatch", 6),
         ("delete from event_identity where position = 6", "event.identity_mismatch", 6),
-        ("delete from source_sequence where position = 3", "event.sequence_mismatch", 3),
-        ("update source_sequence set sequence = 9 where position = 2",
+        ("update event_identity set source = null, sequence = null where position = 3",
+         "event.sequence_mismatch", 3),
+        ("update event_identity set sequence = 9 where position = 2",
          "event.sequence_mismatch", 2),
         ("update stream_head set version = version + 1 where stream = 'part:SN-1'",
          "stream.head_mismatch", 2),

@@ -556,7 +556,9 @@ async def test_rows_hold_what_the_event_says_whichever_way_they_are_stored(
     for event, place, row in zip(events, placed, rows, strict=True):
         assert_row(row, event)
         assert (row["position"], row["version"], row["recorded_at"]) == place
-    source = await pool.fetch("select position, source, sequence from source_sequence order by 1")
+    source = await pool.fetch(
+        "select position, source, sequence from event_identity where source is not null order by 1"
+    )
     assert [tuple(row) for row in source] == [(2, "user:ü", 9), (3, "agent:agent-1", 4)]
 
 

@@ -12,7 +12,7 @@ import math
 import types
 import typing
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -129,6 +129,11 @@ def encode_fact(event: Event) -> bytes:
             limit=FACT_BYTES_MAX,
         )
     return encoded
+
+
+def are_types_known(names: Set[str]) -> bool:
+    """Return whether this software knows all the types `names`."""
+    return all(name in _BY_NAME or name == FRAME_RECORDED for name in names)
 
 
 def check_type_known(name: str, schema_version: int) -> None:

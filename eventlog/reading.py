@@ -19,7 +19,13 @@ from typing import Final
 import asyncpg
 
 from domain.errors import InvalidInput
-from domain.events import FRAME_RECORDED, UnknownEventType, check_type_known, format_time
+from domain.events import (
+    FRAME_RECORDED,
+    UnknownEventType,
+    are_types_known,
+    check_type_known,
+    format_time,
+)
 from eventlog.archive.payloads import fill
 from eventlog.envelope import RECORDED_COLUMNS, RecordedEvent
 from eventlog.ledger import Ledger
@@ -115,6 +121,8 @@ def before_unknown(events: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
     UnknownEventType
         ``event.unknown_type``: that is the very first of them
     """
+    if are_types_known({event.type for event in events}):
+        return events
     for n, event in enumerate(events):
         try:
             check_type_known(event.type, event.schema_version)

@@ -86,6 +86,10 @@ class Stated(NamedTuple):
     value: Any
 
 
+_stated: Final = tuple.__new__
+"""Half the time of the class's own, which names each field."""
+
+
 def stated(events: Iterable[RecordedEvent], categories: frozenset[str]) -> Iterator[Stated]:
     """Yield what `events` on streams of `categories` say."""
     for event in events:
@@ -96,7 +100,7 @@ def stated(events: Iterable[RecordedEvent], categories: frozenset[str]) -> Itera
         known_from = origin = event.position
         if type(fact) is RecordCorrected:
             origin, fact = fact.corrected_position, fact.fact()
-        yield Stated(origin, known_from, event.occurred_at, event.actor, stream, fact)
+        yield _stated(Stated, (origin, known_from, event.occurred_at, event.actor, stream, fact))
 
 
 class History:

@@ -8,9 +8,10 @@ advisory lock; what a killed one left is removed by the next.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,7 +125,7 @@ class Beside:
                 held = await self._fold_known(ledger, page, held)
                 self._reached(ledger, held)
                 types = self._types
-                found += len(page) if types is None else sum(e.type in types for e in page)
+                found += len(page) if types is None else len([e for e in page if e.type in types])
         return found
 
     async def _fold_wanted(self, ledger: Ledger, until: int) -> int:
@@ -224,14 +225,26 @@ class Beside:
 
         Once, when they are nearly full.
         """
-        if self.side.made_last:
-            await self.folding.execute(
-                ";\n".join(self.side.made_last), timeout=MAINTENANCE_TIMEOUT_S
-            )
-        for table in self.side.tables:
-            await self.folding.execute(
-                f"vacuum (analyze) {self.side.name(table)}", timeout=MAINTENANCE_TIMEOUT_S
-            )
+        await self._run_on_both(self.side.made_last)
+        await self._run_on_both(
+            [f"vacuum (analyze) {self.side.name(table)}" for table in self.side.tables]
+        )
+
+    async def _run_on_both(self, statements: Iterable[str]) -> None:
+        """Run `statements` one by one, two at a time: neither connection has to do else."""
+        left = iter(statements)
+
+        async def run(connection: DriverConnection) -> None:
+            for statement in left:
+                await connection.execute(statement, timeout=MAINTENANCE_TIMEOUT_S)
+
+        running = [asyncio.create_task(run(one)) for one in (self.folding, self.guard)]
+        try:
+            await asyncio.gather(*running)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
     async def live(self, *, for_update: bool = False) -> dict[int, Checkpoint]:
         """Return where the live rows stand, by ledger; held so in the guard's transaction."""

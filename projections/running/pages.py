@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Final
 
+from domain.events import FRAME_RECORDED
 from eventlog.decoded import DECODED, READINGS_MAX
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
@@ -145,13 +146,20 @@ async def decoded_pages(
 
 async def _decode_facts(page: Sequence[RecordedEvent], types: Collection[str] | None) -> None:
     """Decode the facts of `types` in `page`; what is wrong with one is told to who asks for it."""
-    for first in range(0, len(page), FACTS_AT_ONCE):
-        for event in page[first : first + FACTS_AT_ONCE]:
-            if event.payload is None or event.is_frame:
-                continue
-            if types is None or event.type in types:
-                with contextlib.suppress(Exception):
+    facts = [
+        event
+        for event in page
+        if (types is None or event.type in types)
+        and event.type != FRAME_RECORDED
+        and event.payload is not None
+    ]
+    for first in range(0, len(facts), FACTS_AT_ONCE):
+        coming, decoded = iter(facts[first : first + FACTS_AT_ONCE]), False
+        while not decoded:
+            with contextlib.suppress(Exception):
+                for event in coming:
                     _ = event.fact
+                decoded = True
         await asyncio.sleep(0)
 
 
@@ -160,6 +168,8 @@ async def decode_frames(page: Sequence[RecordedEvent]) -> None:
     encoded: dict[bytes, bytes] = {}
     readings = 0
     for event in page:
+        if event.type != FRAME_RECORDED:
+            continue
         window = event.window
         if window is None or event.payload is None:
             continue

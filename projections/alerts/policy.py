@@ -33,16 +33,15 @@ from eventlog.database import Connection
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import IdempotencyKey, Ledger
 from eventlog.reading import PayloadOf
-from projections.alerts.rules import (
+from projections.alerts.rule_states import (
     INITIAL,
     Cleared,
     Raised,
-    Readings,
     RuleState,
     Seconds,
     Transition,
-    advance_all,
 )
+from projections.alerts.rules import Readings, advance_all
 from projections.running.runner import EVENTS_AT_ONCE
 
 logger = logging.getLogger("heddle.projections")

@@ -21,6 +21,8 @@ import numpy.typing as npt
 
 from domain.asset_model import AlertRule, Channel, DeviationRule, Direction, LimitRule
 from domain.frames import FloatArray, IntArray
+from projections.alerts.rule_machine import Machine, sign
+from projections.alerts.rule_states import NO_SECONDS, RuleState, Seconds, Transition
 
 QUANTUM: Final = 2.0**-32
 SECOND_NS: Final = 1_000_000_000
@@ -28,77 +30,9 @@ SECOND_NS: Final = 1_000_000_000
 ROWS_AT_ONCE: Final = 4_000
 """Seconds and readings judged in one go: columns that stay in the processor's cache."""
 
-_UNEVENTFUL_STEPS: Final = 8
-"""After so many seconds that say nothing new of a standing alert, many are looked at together."""
-
-_LOOKED_AHEAD: Final = 512
-
 _SECOND_BITS: Final = 36
 _SECOND_ZERO: Final = 1 << 35  # int64 nanoseconds reach no further than 2**34 s either way
 
-
-@dataclass(frozen=True, slots=True)
-class Raised:
-    """The rule's condition holds: `value` against `limit` (SI) since `since_s`, told at `at_s`."""
-
-    at_s: int
-    since_s: int
-    value: float
-    limit: float
-
-
-@dataclass(frozen=True, slots=True)
-class Cleared:
-    """The rule's condition has gone at `at_s`; the value stands at `value` (SI)."""
-
-    at_s: int
-    value: float
-
-
-Transition = Raised | Cleared
-
-
-@dataclass(frozen=True, slots=True)
-class Seconds:
-    """Sums of readings by whole second: parallel columns, shape (n,), in time order.
-
-    `second` is seconds since 1970 UTC, `total` the sum of the readings in quanta of the
-    channel's range above its physical minimum, `count` how many there were.
-    """
-
-    second: IntArray
-    total: IntArray
-    count: IntArray
-
-    def __len__(self) -> int:
-        return len(self.second)
-
-
-NO_SECONDS: Final = Seconds(*(np.zeros(0, np.int64) for _ in range(3)))
-
-
-@dataclass(frozen=True, slots=True)
-class RuleState:
-    """What a rule remembers between frames; all times in seconds since 1970 UTC.
-
-    `history` are completed seconds and the `open` one that later readings may still join.
-    """
-
-    history: Seconds = NO_SECONDS
-    open: Seconds = NO_SECONDS
-    pending_since_s: int | None = None
-    raised_at_s: int | None = None
-    clearing_since_s: int | None = None
-    frozen_baseline: float | None = None
-
-    @property
-    def newest_s(self) -> int | None:
-        """The second of the newest reading; older readings come late."""
-        newest = self.open.second if len(self.open) else self.history.second[-1:]
-        return int(newest[0]) if len(newest) else None
-
-
-INITIAL: Final = RuleState()
 
 Readings = tuple[IntArray, FloatArray]
 """GOOD readings of a frame: increasing times in ns and SI values, both of shape (n,)."""
@@ -347,7 +281,7 @@ class _Levels:
 
 def _judged(
     rule: AlertRule, channel: Channel, states: Sequence[RuleState], window: _Columns
-) -> list[_Machine]:
+) -> list[Machine]:
     """Return the machine of each asset after the seconds of `window` beyond its history."""
     asset, place = window.key >> _SECOND_BITS, np.arange(len(window.key))
     starts = np.searchsorted(asset, np.arange(len(states)))
@@ -358,7 +292,7 @@ def _judged(
             levels = _limit_levels(rule, channel, window.at(new))
         case DeviationRule():
             levels = _deviation_levels(rule, channel, window, new)
-    machines = [_Machine(rule, state) for state in states]
+    machines = [Machine(rule, state) for state in states]
     bounds = np.searchsorted(asset[new], np.arange(len(states) + 1))
     wrong = np.flatnonzero(levels.wrong)
     wrong_bounds = np.searchsorted(wrong, bounds).tolist()
@@ -379,7 +313,7 @@ def _judged(
 
 def _limit_levels(rule: LimitRule, channel: Channel, seconds: _Columns) -> _Levels:
     value = _means(channel, seconds.total, seconds.count)
-    wrong = _sign(rule) * (value - rule.limit) > 0
+    wrong = sign(rule) * (value - rule.limit) > 0
     return _Levels(value, np.full(len(value), rule.limit), wrong)
 
 
@@ -401,12 +335,8 @@ def _deviation_levels(
         & (baseline != 0)
     )
     baseline[~known] = np.nan
-    wrong = _sign(rule) * (recent - baseline) / np.abs(baseline) > rule.deviation_ratio
+    wrong = sign(rule) * (recent - baseline) / np.abs(baseline) > rule.deviation_ratio
     return _Levels(recent, baseline, wrong)
-
-
-def _sign(rule: AlertRule) -> float:
-    return 1.0 if rule.direction is Direction.ABOVE else -1.0
 
 
 def _means(channel: Channel, total: IntArray, count: IntArray) -> FloatArray:
@@ -424,124 +354,3 @@ def _window_means(
         for column in (seconds.total, seconds.count)
     )
     return _means(channel, totals[end] - totals[start], counts[end] - counts[start])
-
-
-class _Machine:
-    """Steps one asset's state of a rule from second to second where there is something to see."""
-
-    def __init__(self, rule: AlertRule, state: RuleState) -> None:
-        self.pending_since_s = state.pending_since_s
-        self.raised_at_s = state.raised_at_s
-        self.clearing_since_s = state.clearing_since_s
-        self.frozen_baseline = state.frozen_baseline
-        self.transitions: list[Transition] = []
-        self._rule = rule
-        self._sign = _sign(rule)
-        self._last_s = int(state.history.second[-1]) if len(state.history) else None
-
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing is raised and nothing is about to be."""
-        return self.raised_at_s is None and self.pending_since_s is None
-
-    @property
-    def _standing(self) -> bool:
-        """Whether an alert stands, and nothing speaks for its end yet."""
-        return self.raised_at_s is not None and self.clearing_since_s is None
-
-    def run(
-        self, seconds: IntArray, values: FloatArray, usual: FloatArray, wrong: Sequence[int]
-    ) -> None:
-        """Step over `seconds`; `wrong` are the places that may end a quiet stretch, ascending."""
-        second_at, value_at, usual_at = seconds.tolist(), values.tolist(), usual.tolist()
-        ahead = iter(wrong)
-        next_wrong = next(ahead, len(second_at))
-        place = uneventful = 0
-        while place < len(second_at):
-            if self.quiet:
-                while next_wrong < place:
-                    next_wrong = next(ahead, len(second_at))
-                if next_wrong > place:
-                    place = next_wrong
-                    self._last_s = second_at[place - 1]
-                    continue
-            elif self._standing and uneventful >= _UNEVENTFUL_STEPS:
-                part = slice(place, place + _LOOKED_AHEAD)
-                unchanged = self._unchanged(seconds[part], values[part], usual[part])
-                uneventful = 0
-                if unchanged:
-                    place += unchanged
-                    self._last_s = second_at[place - 1]
-                    continue
-            match self._rule:
-                case LimitRule() as rule:
-                    self._step_limit(rule, second_at[place], value_at[place])
-                case DeviationRule() as rule:
-                    self._step_deviation(rule, second_at[place], value_at[place], usual_at[place])
-            place += 1
-            uneventful = uneventful + 1 if self._standing else 0
-
-    def _unchanged(self, seconds: IntArray, values: FloatArray, usual: FloatArray) -> int:
-        """Return over how many of `seconds` an alert that stands goes on standing unchanged.
-
-        None of them speaks for its end, and none follows a gap; so stepping over them would
-        change nothing but the latest second.
-        """
-        raised_at_s, held = self.raised_at_s, self.frozen_baseline
-        assert raised_at_s is not None, "an alert stands"
-        match self._rule:
-            case LimitRule() as rule:
-                told = self._sign * (values - rule.clear) <= 0
-            case DeviationRule() as rule:
-                if held is not None:
-                    usual = np.where(seconds - raised_at_s < rule.relearn_s, held, usual)
-                told = ~(self._sign * (values - usual) / np.abs(usual) >= rule.clear_ratio)
-        before_s = seconds[0] if self._last_s is None else self._last_s
-        told |= np.diff(seconds, prepend=before_s) > self._rule.gap_s_max
-        return int(told.argmax()) if told.any() else len(told)
-
-    def _step_limit(self, rule: LimitRule, now_s: int, value: float) -> None:
-        wrong = self._sign * (value - rule.limit) > 0
-        back = self._sign * (value - rule.clear) <= 0
-        self._step(now_s, value, rule.limit, wrong=wrong, back=back)
-
-    def _step_deviation(self, rule: DeviationRule, now_s: int, value: float, usual: float) -> None:
-        """Judge one second's `value` against its baseline, `usual` (NaN where there is none)."""
-        held, raised_at_s = self.frozen_baseline, self.raised_at_s
-        if raised_at_s is not None and held is not None and now_s - raised_at_s < rule.relearn_s:
-            usual = held
-        ratio = self._sign * (value - usual) / abs(usual)
-        wrong = ratio > rule.deviation_ratio
-        if wrong and held is None:
-            held = self.frozen_baseline = usual
-        limit = (usual if held is None else held) * (1 + self._sign * rule.deviation_ratio)
-        # Without a baseline the ratio is NaN: neither wrong, nor a reason to go on.
-        back = not ratio >= rule.clear_ratio
-        self._step(now_s, value, limit, wrong=wrong, back=back)
-
-    def _step(self, now_s: int, value: float, limit: float, *, wrong: bool, back: bool) -> None:
-        rule = self._rule
-        if self._last_s is not None and now_s - self._last_s > rule.gap_s_max:
-            self.pending_since_s = self.clearing_since_s = None
-        self._last_s = now_s
-        if self.raised_at_s is None:
-            if not wrong:
-                self.pending_since_s = None
-            elif self.pending_since_s is None:
-                self.pending_since_s = now_s
-            if self.pending_since_s is not None and now_s - self.pending_since_s >= rule.hold_s:
-                self.raised_at_s = now_s
-                self.transitions.append(Raised(now_s, self.pending_since_s, value, limit))
-        else:
-            if not back:
-                self.clearing_since_s = None
-            elif self.clearing_since_s is None:
-                self.clearing_since_s = now_s
-            if (
-                self.clearing_since_s is not None
-                and now_s - self.clearing_since_s >= rule.clear_hold_s
-            ):
-                self.pending_since_s = self.raised_at_s = self.clearing_since_s = None
-                self.transitions.append(Cleared(now_s, value))
-        if self.pending_since_s is None:
-            self.frozen_baseline = None

@@ -22,7 +22,7 @@ from domain.frames import Frame
 from eventlog.ledger import Ledger
 from eventlog.reading import EventFilter, read_page
 from projections.alerts.policy import AlertPolicy, pack_state, unpack_state
-from projections.alerts.rules import RuleState, Seconds
+from projections.alerts.rule_states import RuleState, Seconds
 from tests.eventlog.new_events import opened
 from tests.projections.loop_frames import (
     LOOP,

@@ -22,15 +22,8 @@ from domain.asset_model import (
 )
 from domain.frames import FloatArray, IntArray
 from projections.alerts.policy import pack_state
-from projections.alerts.rules import (
-    INITIAL,
-    Cleared,
-    Raised,
-    RuleState,
-    Transition,
-    advance,
-    advance_all,
-)
+from projections.alerts.rule_states import INITIAL, Cleared, Raised, RuleState, Transition
+from projections.alerts.rules import advance, advance_all
 from tests.projections.loop_frames import PUMP_LOOP, SECOND_NS, si
 from tests.recordings import read_labels, read_skab
 
@@ -311,8 +304,8 @@ def test_seconds_of_a_standing_alert_are_looked_at_together_as_each_alone(
     outcomes = []
     for uneventful_steps in (0, 3, 10**9):
         with pytest.MonkeyPatch.context() as changed:
-            changed.setattr("projections.alerts.rules._UNEVENTFUL_STEPS", uneventful_steps)
-            changed.setattr("projections.alerts.rules._LOOKED_AHEAD", 16)
+            changed.setattr("projections.alerts.rule_machine._UNEVENTFUL_STEPS", uneventful_steps)
+            changed.setattr("projections.alerts.rule_machine._LOOKED_AHEAD", 16)
             state, found = advance(rule, LEVEL, INITIAL, times, values)
         outcomes.append((found, pack_state(state)))
     assert outcomes[0] == outcomes[1] == outcomes[2]

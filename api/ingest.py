@@ -24,13 +24,12 @@ from api.headers import read_headers
 from api.problem import problem
 from api.services import Services
 from api.tracing import traceparent_of
-from domain.asset import (
+from domain.asset import asset_stream, telemetry_stream
+from domain.asset_decider import (
     Asset,
     Registered,
     Retired,
-    asset_stream,
     retired_asset,
-    telemetry_stream,
     unknown_asset,
 )
 from domain.asset_types import asset_type

@@ -8,7 +8,15 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any, Final
 
-from domain import access_events, application_events, asset, ledger_events, records, webhooks
+from domain import (
+    access_events,
+    application_events,
+    asset,
+    asset_decider,
+    ledger_events,
+    records,
+    webhooks,
+)
 from domain.deciders import Decider
 from domain.documents import document
 from domain.maintenance import spare_part, work_order, work_order_decider
@@ -43,7 +51,7 @@ EVENT_MODULES: Final[tuple[ModuleType, ...]] = (
 """Modules that declare events."""
 
 DECIDERS: Final[tuple[Decider[Any, Any, Any], ...]] = (
-    asset.DECIDER,
+    asset_decider.DECIDER,
     component.DECIDER,
     document.DECIDER,
     inspection.DECIDER,

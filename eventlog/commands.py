@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 
-from domain.asset import Asset, asset_stream
+from domain.asset import asset_stream
+from domain.asset_decider import Asset
 from domain.catalogue import decider_of_command
 from domain.deciders import OTHERS_MAX, Decider
 from domain.errors import CommandRejected, Conflict, HeddleError, InvalidInput, NotFound

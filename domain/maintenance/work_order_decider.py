@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, assert_never, get_args
 
-from domain.asset import asset_stream, registered_asset
+from domain.asset import asset_stream
+from domain.asset_decider import registered_asset
 from domain.deciders import Decider, Others
 from domain.errors import CommandRejected, InvalidInput, NotFound
 from domain.events import format_time

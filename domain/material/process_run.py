@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never, get_args
 
-from domain.asset import Registered, asset_stream, retired_asset, unknown_asset
-from domain.asset import Retired as RetiredAsset
+from domain.asset import asset_stream
+from domain.asset_decider import Registered, retired_asset, unknown_asset
+from domain.asset_decider import Retired as RetiredAsset
 from domain.deciders import Decider, Others
 from domain.documents.document import check_revision_name
 from domain.errors import CommandRejected, InvalidInput, NotFound

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, assert_never, get_args
 
-from domain.asset import asset_stream, registered_asset
+from domain.asset import asset_stream
+from domain.asset_decider import registered_asset
 from domain.deciders import Decider, Others
 from domain.errors import CommandRejected, NotFound
 from domain.events import event_type

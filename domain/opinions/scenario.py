@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from domain.asset import asset_stream, registered_asset
+from domain.asset import asset_stream
+from domain.asset_decider import registered_asset
 from domain.deciders import Decider, Others
 from domain.errors import CommandRejected, InvalidInput
 from domain.events import event_type

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, assert_never, get_args
 
-from domain.asset import SetpointDesired, asset_stream, check_setpoint, registered_asset
+from domain.asset import SetpointDesired, asset_stream
+from domain.asset_decider import check_setpoint, registered_asset
 from domain.deciders import Decider, Others
 from domain.errors import CommandRejected, NotFound
 from domain.events import event_type

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, assert_never, get_args
 
-from domain import asset
+from domain import asset_decider
 from domain.asset import asset_stream
 from domain.deciders import Decider, Others
 from domain.errors import CommandRejected, NotFound
@@ -337,10 +337,10 @@ def _scrap(
 
 def _check_asset(asset_id: str, others: Others, *, retired_too: bool) -> None:
     state = others.get(asset_stream(asset_id))
-    if state is None or isinstance(state, asset.Unregistered):
-        raise asset.unknown_asset(asset_id)
-    if isinstance(state, asset.Retired) and not retired_too:
-        raise asset.retired_asset(asset_id)
+    if state is None or isinstance(state, asset_decider.Unregistered):
+        raise asset_decider.unknown_asset(asset_id)
+    if isinstance(state, asset_decider.Retired) and not retired_too:
+        raise asset_decider.retired_asset(asset_id)
 
 
 def _scrapped(component: Scrapped) -> CommandRejected:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from domain.asset import DECIDER as ASSET_DECIDER
 from domain.asset import AssetEvent
+from domain.asset_decider import DECIDER as ASSET_DECIDER
 from domain.catalogue import decider_of_stream
 from domain.deciders import Decider
 from domain.errors import HeddleError

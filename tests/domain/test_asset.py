@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from domain.asset import (
-    ESCALATION_LEVEL_MAX,
     AcknowledgeAlert,
     AlertAcknowledged,
     AlertCleared,
@@ -28,20 +27,23 @@ from domain.asset import (
     RaiseAlert,
     ReadingsLost,
     RegisterAsset,
-    Registered,
     ReportReadingsLost,
     ReportSetpoint,
     RetireAsset,
-    Retired,
     SetpointDeclined,
     SetpointDesired,
     SetpointReported,
-    Unregistered,
     asset_stream,
+    telemetry_stream,
+)
+from domain.asset_decider import (
+    ESCALATION_LEVEL_MAX,
+    Registered,
+    Retired,
+    Unregistered,
     decide,
     evolve,
     fold,
-    telemetry_stream,
 )
 from domain.asset_model import Severity
 from domain.asset_types import asset_type

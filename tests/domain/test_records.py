@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.asset import DECIDER as ASSETS
 from domain.asset import AssetCommissioned, AssetRegistered, AssetRetired
+from domain.asset_decider import DECIDER as ASSETS
 from domain.errors import CommandRejected, HeddleError, InvalidInput, NotFound
 from domain.events import encode_fact, type_of
 from domain.material.lot import LotConsumed, LotQuarantined, LotReceived, LotReleased

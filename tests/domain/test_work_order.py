@@ -11,8 +11,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from domain.asset import DECIDER as ASSETS
 from domain.asset import AssetRegistered, AssetRetired
+from domain.asset_decider import DECIDER as ASSETS
 from domain.errors import CommandRejected, HeddleError, InvalidInput, NotFound
 from domain.maintenance.work_order import (
     Approved,

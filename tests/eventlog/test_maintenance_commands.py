@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from domain.asset import RegisterAsset, Registered
+from domain.asset import RegisterAsset
+from domain.asset_decider import Registered
 from domain.asset_types import asset_type
 from domain.errors import CommandRejected, HeddleError
 from domain.maintenance.spare_part import (

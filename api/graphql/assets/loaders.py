@@ -6,7 +6,7 @@ from typing import Final
 
 from api.graphql.as_of import Asked
 from api.graphql.context import AlertPage, OperationContext
-from domain.asset import unknown_asset
+from domain.asset_decider import unknown_asset
 from domain.errors import InvalidInput
 from projections.alerts.as_of import alerts_then
 from projections.alerts.projection import AlertRow

@@ -20,10 +20,9 @@ from domain.asset import (
     ReportReadingsLost,
     ReportSetpoint,
     RetireAsset,
-    Unregistered,
     asset_stream,
-    unknown_asset,
 )
+from domain.asset_decider import Unregistered, unknown_asset
 from domain.asset_types import asset_type
 from domain.identifiers import check_identifier
 from domain.units import unit

@@ -21,7 +21,8 @@ from api.graphql.changes import (
 from api.graphql.context import OperationContext, OperationInfo, Told
 from api.graphql.fields import subscription
 from api.graphql.scalars import Position
-from domain.asset import asset_stream, telemetry_stream, unknown_asset
+from domain.asset import asset_stream, telemetry_stream
+from domain.asset_decider import unknown_asset
 from eventlog.reading import EventFilter, PayloadOf
 from projections.alerts.projection import AlertProjection
 from projections.twins.projection import TwinProjection

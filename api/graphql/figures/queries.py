@@ -40,7 +40,7 @@ from api.graphql.figures.reliability import (
 from api.graphql.filters import chosen
 from api.graphql.plant.scope import assets_wanted
 from api.graphql.scalars import Position
-from domain.asset import unknown_asset
+from domain.asset_decider import unknown_asset
 from projections.figures.asset_sets import ASSETS_MAX, distinct_assets
 from projections.figures.effectiveness import PLANNED_TIMES_MAX, PlannedTime, oee
 from projections.figures.energy_and_cost import (

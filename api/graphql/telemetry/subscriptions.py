@@ -15,7 +15,8 @@ from api.graphql.context import OperationInfo
 from api.graphql.fields import subscription
 from api.graphql.telemetry.queries import resolve_readings
 from api.graphql.telemetry.types import ChannelUnit, ReadingColumn
-from domain.asset import telemetry_stream, unknown_asset
+from domain.asset import telemetry_stream
+from domain.asset_decider import unknown_asset
 from domain.asset_types import asset_type
 from domain.frames import time_from_ns
 from eventlog.reading import EventFilter, PayloadOf

@@ -29,6 +29,7 @@ from domain.asset_decider import (
     Asset,
     Registered,
     Retired,
+    evolve,
     retired_asset,
     unknown_asset,
 )
@@ -41,11 +42,13 @@ from domain.frame_header import FrameHeader
 from domain.frame_layout import peek
 from domain.frame_stacks import hash_frames
 from domain.frames import Frame, time_from_ns
+from domain.records import CORRECTED, SIGNED
 from eventlog.appending.lookup import read_versions
 from eventlog.commands import load_asset
 from eventlog.database import CONNECTION_LOST
 from eventlog.envelope import NewEvent, frame_windows, new_frame
 from eventlog.ledger import Appended, Ledger, Placed
+from eventlog.reading import read_stream
 
 FRAMES_AT_ONCE: Final = 32
 UNPACKED_BYTES_AT_ONCE: Final = 4 * 1024 * 1024
@@ -358,7 +361,9 @@ class AssetDirectory:
         entry = self._known.get(asset_id)
         if entry is None or entry[0] != version:
             try:
-                asset, loaded = await load_asset(self._ledger, asset_id)
+                asset, loaded = await self._gone_on(asset_id, version) or await load_asset(
+                    self._ledger, asset_id
+                )
             except Unavailable:
                 raise
             except (HeddleError, AssertionError) as error:
@@ -372,3 +377,22 @@ class AssetDirectory:
                 )
             entry = self._known[asset_id] = (loaded, asset)
         return entry[1]
+
+    async def _gone_on(self, asset_id: str, version: int) -> tuple[Asset, int] | None:
+        """Return the asset as what has come since makes it, and its version.
+
+        None where it has to be told from its beginning: it was not known, or what has come is no
+        simple continuation. An asset has alerts for years, and each would else be read again.
+        """
+        if asset_id not in self._known:
+            return None
+        known, asset = self._known[asset_id]
+        stream = asset_stream(asset_id)
+        events = await read_stream(self._ledger, stream, from_version=known + 1)
+        if not events or events[-1].version < version:
+            return None
+        if any(event.erased or event.type in (CORRECTED, SIGNED) for event in events):
+            return None
+        for event in events:
+            asset = evolve(asset, event.fact)
+        return asset, events[-1].version

@@ -26,6 +26,7 @@ from domain.events import (
     check_type_known,
     format_time,
 )
+from domain.frames import FRAME_BYTES_MAX
 from eventlog.archive.payloads import fill
 from eventlog.envelope import RECORDED_COLUMNS, RecordedEvent
 from eventlog.ledger import Ledger
@@ -35,6 +36,7 @@ PAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 SCANNED_EVENTS_MAX: Final = 20_000
 """Events that one page of a filter on types or categories looks at."""
 
+STREAM_PAGE_EVENTS: Final = 500
 FILTER_VALUES_MAX: Final = 1_000
 ARCHIVED_READING_BYTES: Final = 4
 """What a reading in the archive counts for in a page: its size is known once it is fetched."""
@@ -308,10 +310,25 @@ async def read_whole_stream(
     """Yield every event of `stream`, oldest first, page by page; `as_of` as in `read_stream`."""
     version = 1
     last = None if as_of is None else await stream_version_at(ledger, stream, as_of)
-    while page := await read_stream(ledger, stream, from_version=version, up_to_version=last):
+    while page := await read_stream(
+        ledger, stream, from_version=version, up_to_version=last, limit=STREAM_PAGE_EVENTS
+    ):
         for event in page:
             yield event
+        if _is_last(page):
+            return
         version = page[-1].version + 1
+
+
+def _is_last(page: Sequence[RecordedEvent]) -> bool:
+    """Whether nothing but the end of its stream can have ended `page`.
+
+    It was cut neither by the number of events nor by their bytes, however large the next one is.
+    """
+    if len(page) >= STREAM_PAGE_EVENTS or any(event.is_frame for event in page):
+        return False
+    size = sum(len(event.payload or b"") for event in page)
+    return size + FRAME_BYTES_MAX <= PAGE_BYTES_MAX
 
 
 async def stream_version_at(ledger: Ledger, stream: str, position: int) -> int:

@@ -72,6 +72,9 @@ _KEYED: Final = """
 """
 
 
+_KEY_EXISTS: Final = "select exists (select from idempotency_key where ledger_id = $1 and key = $2)"
+
+
 async def read_head(source: Pool | Connection, ledger_id: int) -> Head:
     """Return where a ledger ends."""
     row = await source.fetchrow(
@@ -114,9 +117,10 @@ async def recall(
     Conflict
         ``idempotency_key.reused``: the key was used for something else
     """
-    rows = await source.fetch(_KEYED, ledger_id, [idempotency.key])
-    if not rows:
+    # Nearly every key is new, and to plan what comes after costs more than to look for it.
+    if not await source.fetchval(_KEY_EXISTS, ledger_id, idempotency.key):
         return None
+    rows = await source.fetch(_KEYED, ledger_id, [idempotency.key])
     check_same_content(idempotency, rows[0]["content_sha256"])
     return Appended(tuple(_placed(row) for row in rows), duplicate=True)
 

@@ -84,3 +84,12 @@ HEADER_DICTIONARY: Final = (
     )
     + '","offset":0.0,"type":"f8","unit":"1"}],"clocks":1}'
 ).encode()
+
+TIMED_HEADER_DICTIONARY: Final = HEADER_DICTIONARY + (
+    b',"time":{"source":"recording"}}'
+    b',"time":{"offset_ns":50000000,"source":"mixed","stepped":true,"synchronized":false}}'
+    b',"time":{"source":"agent","synchronized":true}}'
+    b',"time":{"offset_ns":20000000,"source":"server","synchronized":true}}'
+    b',"time":{"offset_ns":10000000,"source":"device","synchronized":true}}'
+)
+"""For headers that say how far their times can be trusted; not a byte of it may change either."""

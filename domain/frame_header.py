@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from domain.errors import InvalidInput, MalformedFrame
-from domain.frame_dictionary import HEADER_DICTIONARY
+from domain.frame_dictionary import HEADER_DICTIONARY, TIMED_HEADER_DICTIONARY
 from domain.identifiers import check_identifier
+from domain.time_quality import TimeQuality, check_time_quality, time_quality_of
 
 CHANNELS_MAX: Final = 256
 HEADER_BYTES_MAX: Final = 65_535
@@ -73,19 +74,25 @@ class ChannelHeader:
 
 @dataclass(frozen=True)
 class FrameHeader:
-    """What does not change from one frame of a source to the next."""
+    """What does not change from one frame of a source to the next.
+
+    Parameters
+    ----------
+    time : how far the times can be trusted; None where the frame does not tell
+    """
 
     asset: str
     agent: str
     channels: tuple[ChannelHeader, ...]
     clock_count: int = 1
+    time: TimeQuality | None = None
 
     def __hash__(self) -> int:
         return self._hash
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.asset, self.agent, self.channels, self.clock_count))
+        return hash((self.asset, self.agent, self.channels, self.clock_count, self.time))
 
     @cached_property
     def canonical(self) -> bytes:
@@ -95,7 +102,7 @@ class FrameHeader:
     @cached_property
     def packed(self) -> bytes:
         """The header as an encoded frame carries it."""
-        return _packed(self.canonical)
+        return _packed(self.canonical, is_timed=self.time is not None)
 
     @cached_property
     def alike(self) -> tuple[tuple[ChannelHeader, ...], int]:
@@ -151,7 +158,7 @@ class FrameHeader:
     @cached_property
     def is_first_version(self) -> bool:
         """Whether it says nothing that canonical form 1 cannot say."""
-        return all(
+        return self.time is None and all(
             channel.value_type in FIRST_VALUE_TYPES and channel.rate_hz is None
             for channel in self.channels
         )
@@ -179,7 +186,7 @@ def header_bytes(header: FrameHeader) -> bytes:
 
 
 def _canonical_json(header: FrameHeader) -> bytes:
-    document = {
+    document: dict[str, Any] = {
         "agent": header.agent,
         "asset": header.asset,
         "channels": [
@@ -196,6 +203,8 @@ def _canonical_json(header: FrameHeader) -> bytes:
         ],
         "clocks": header.clock_count,
     }
+    if header.time is not None:
+        document["time"] = header.time.members()
     text = json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -218,6 +227,8 @@ def parse_header(raw: bytes) -> FrameHeader:
             agent=document["agent"],
             channels=tuple(_parsed_channel(entry) for entry in document["channels"]),
             clock_count=document["clocks"],
+            # Null is not left out here either.
+            time=time_quality_of(document["time"]) if "time" in document else None,
         )
         canonical = header.checked().canonical
     except (MalformedFrame, InvalidInput):
@@ -258,7 +269,7 @@ def check_header(header: FrameHeader) -> None:
         ``asset.malformed_name``, ``agent.malformed_name``, ``channel.malformed_name``
     MalformedFrame
         ``frame.header``, ``frame.channel_count``, ``frame.channel_repeated``,
-        ``frame.value_type``, ``frame.clock``, ``frame.rate``
+        ``frame.value_type``, ``frame.clock``, ``frame.rate``, ``frame.time_quality``
     """
     check_identifier("asset", header.asset)
     check_identifier("agent", header.agent)
@@ -291,6 +302,8 @@ def check_header(header: FrameHeader) -> None:
         raise MalformedFrame("frame.clock", f"a frame has 1 to {CHANNELS_MAX} clocks")
     if rates.keys() != set(range(header.clock_count)):
         raise MalformedFrame("frame.clock", "each clock must be used by a channel and exist")
+    if header.time is not None:
+        check_time_quality(header.time)
 
 
 def _check_value_type(channel: ChannelHeader) -> None:
@@ -341,9 +354,11 @@ def _check_rate(channel: ChannelHeader) -> None:
 
 _PLAIN: Final = 0
 _DEFLATED: Final = 1
+_DEFLATED_TIMED: Final = 2
+_DICTIONARIES: Final = {_DEFLATED: HEADER_DICTIONARY, _DEFLATED_TIMED: TIMED_HEADER_DICTIONARY}
 
 
-def _packed(canonical: bytes) -> bytes:
+def _packed(canonical: bytes, *, is_timed: bool) -> bytes:
     if len(canonical) > HEADER_BYTES_MAX:
         raise InvalidInput(
             "frame.header",
@@ -352,9 +367,11 @@ def _packed(canonical: bytes) -> bytes:
             value=len(canonical),
             limit=HEADER_BYTES_MAX,
         )
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=HEADER_DICTIONARY)
+    # What is without a quality of its times stays readable for those who know none.
+    packing = _DEFLATED_TIMED if is_timed else _DEFLATED
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=_DICTIONARIES[packing])
     deflated = deflate.compress(canonical) + deflate.flush()
-    return bytes([_DEFLATED]) + deflated
+    return bytes([packing]) + deflated
 
 
 @lru_cache(maxsize=HEADERS_REMEMBERED_MAX)
@@ -366,11 +383,11 @@ def unpack_header(packed: bytes) -> FrameHeader:
     MalformedFrame
         ``frame.header`` or what is wrong with the header, as `parse_header`
     """
-    if not packed or packed[0] not in (_PLAIN, _DEFLATED):
+    if not packed or packed[0] not in (_PLAIN, *_DICTIONARIES):
         raise MalformedFrame("frame.header", "the frame's header is packed in an unknown way")
     if packed[0] == _PLAIN:
         return parse_header(packed[1:])
-    inflate = zlib.decompressobj(-15, zdict=HEADER_DICTIONARY)
+    inflate = zlib.decompressobj(-15, zdict=_DICTIONARIES[packed[0]])
     try:
         raw = inflate.decompress(packed[1:], HEADER_BYTES_MAX)
     except zlib.error as error:

@@ -46,6 +46,7 @@ from domain.frame_statistics_layout import (
 )
 from domain.frames import FloatArray, Frame, IntArray, Quality
 from domain.integer_columns import SPREAD_MAX, bit_length, byte_length
+from domain.time_quality import TimeQuality
 
 __all__ = [
     "STATISTICS",
@@ -468,3 +469,15 @@ def channel_names(packed: bytes) -> tuple[str, ...]:
     if head[0] == FIRST_STATISTICS_VERSION:
         return _unpack_1([packed])[0]
     return unpack_header(head[HEAD.size :]).names
+
+
+def time_quality(packed: bytes) -> TimeQuality | None:
+    """Return how far the frame's times can be trusted; None where it does not tell.
+
+    Raises
+    ------
+    InvalidInput
+        as `unpack_statistics`
+    """
+    head = _shape_of(packed)
+    return None if head[0] == FIRST_STATISTICS_VERSION else unpack_header(head[HEAD.size :]).time

@@ -1,6 +1,6 @@
 """A second reader of encoding 2, written from docs/frame-format.md alone: slow, and plain Python.
 
-It shares nothing with the software but the header's dictionary, so that what both read alike is
+It shares nothing with the software but the header's dictionaries, so that what both read alike is
 what the page says.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import zstandard
 
-from domain.frame_dictionary import HEADER_DICTIONARY
+from domain.frame_dictionary import HEADER_DICTIONARY, TIMED_HEADER_DICTIONARY
 
 TYPES = {
     "f8": "d", "f4": "f", "i8": "q", "i4": "i", "i2": "h", "i1": "b",
@@ -95,8 +95,8 @@ def read_frame(encoded: bytes) -> ReadFrame:
 def _header(packed: bytes) -> bytes:
     if packed[0] == 0:
         return packed[1:]
-    assert packed[0] == 1
-    return zlib.decompressobj(-15, zdict=HEADER_DICTIONARY).decompress(packed[1:])
+    dictionary = {1: HEADER_DICTIONARY, 2: TIMED_HEADER_DICTIONARY}[packed[0]]
+    return zlib.decompressobj(-15, zdict=dictionary).decompress(packed[1:])
 
 
 def _columns(

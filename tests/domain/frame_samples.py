@@ -20,6 +20,15 @@ from domain.frames import (
     build_frame,
     waveform_times_ns,
 )
+from domain.time_quality import (
+    DEVICE,
+    MIXED,
+    OFFSET_NS_MAX,
+    RECORDING,
+    SERVER,
+    TIME_SOURCES,
+    TimeQuality,
+)
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 PRELUDE = struct.Struct("<3sBQIH")
@@ -153,8 +162,28 @@ def frames(draw: st.DrawFn, types: tuple[str, ...] = tuple(sorted(VALUE_TYPES)))
             st.none() | st.lists(st.sampled_from(Quality), min_size=length, max_size=length)
         )
         masks.append(None if quality is None else np.array(quality, np.uint8))
-    header = FrameHeader("pump-1", "agent.7", tuple(channels), clock_count)
+    # Encoding 1 knows no quality of times.
+    time = draw(st.none() | time_qualities()) if len(types) > len(FIRST_TYPES) else None
+    header = FrameHeader("pump-1", "agent.7", tuple(channels), clock_count, time)
     return build_frame(header, draw(st.integers(1, INT64_MAX)), times, values, masks)
+
+
+def time_qualities() -> st.SearchStrategy[TimeQuality]:
+    """Return everything that a header can say of its times."""
+    of_a_clock = st.builds(
+        TimeQuality,
+        st.sampled_from([source for source in TIME_SOURCES if source != RECORDING]),
+        synchronized=st.none() | st.booleans(),
+        stepped=st.booleans(),
+    )
+    of_another_clock = st.builds(
+        TimeQuality,
+        st.sampled_from([DEVICE, SERVER, MIXED]),
+        synchronized=st.none() | st.booleans(),
+        offset_ns=st.integers(0, OFFSET_NS_MAX),
+        stepped=st.booleans(),
+    )
+    return st.just(TimeQuality(RECORDING)) | of_a_clock | of_another_clock
 
 
 def small_frame() -> Frame:

@@ -22,9 +22,10 @@ from domain import (
     frame_statistics_layout,
     frames,
     integer_columns,
+    time_quality,
 )
 from domain.frame_batches import BATCH_BYTES_MAX, BATCH_FRAMES_MAX, BATCH_MEDIA_TYPE
-from domain.frame_dictionary import HEADER_DICTIONARY
+from domain.frame_dictionary import HEADER_DICTIONARY, TIMED_HEADER_DICTIONARY
 from domain.frame_header import RATE_HZ_MAX, RATE_HZ_MIN, VALUE_TYPES
 from domain.frame_statistics import STATISTICS, TEXT_BYTES_KEPT
 from domain.frames import (
@@ -36,6 +37,7 @@ from domain.frames import (
     TEXT_LENGTH_MAX,
 )
 from domain.integer_columns import TABLE_ENTRIES_MAX, WIDTH_MAX
+from domain.time_quality import TIME_SOURCES
 from domain.units import UNITS
 from tests.recordings import REPOSITORY
 
@@ -51,6 +53,7 @@ MODULES = (
     frame_statistics_layout,
     frames,
     integer_columns,
+    time_quality,
 )
 TEXT = (REPOSITORY / "docs" / "frame-format.md").read_text()
 TINY = json.loads((Path(__file__).parent / "vectors" / "tiny.json").read_text())
@@ -77,9 +80,17 @@ def test_the_worked_example_is_the_vector() -> None:
     assert TINY["sha256"] in TEXT
 
 
-def test_the_dictionary_of_headers_never_changes() -> None:
-    stored = (Path(__file__).parent / "vectors" / "header_dictionary.bin").read_bytes()
-    assert stored == HEADER_DICTIONARY
+@pytest.mark.parametrize(
+    ("name", "dictionary"),
+    [
+        ("header_dictionary", HEADER_DICTIONARY),
+        ("timed_header_dictionary", TIMED_HEADER_DICTIONARY),
+    ],
+)
+def test_the_dictionaries_of_headers_never_change(name: str, dictionary: bytes) -> None:
+    stored = (Path(__file__).parent / "vectors" / f"{name}.bin").read_bytes()
+    assert stored == dictionary
+    assert f"`{name}.bin`" in TEXT or f"/{name}.bin`" in TEXT
     assert hashlib.sha256(stored).hexdigest() in TEXT
     assert f"the {len(stored):,} bytes" in TEXT
 
@@ -120,6 +131,10 @@ def test_every_unit_is_listed_as_the_header_writes_it() -> None:
 def test_every_vector_is_listed() -> None:
     vectors = {path.stem for path in (Path(__file__).parent / "vectors").glob("*.json")}
     assert {name for name in vectors if f"| `{name}` |" not in TEXT} == set()
+
+
+def test_every_source_of_times_is_listed() -> None:
+    assert {source for source in TIME_SOURCES if f" | `{source}` | " not in TEXT} == set()
 
 
 def test_every_value_type_is_listed() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -114,25 +115,68 @@ class _Columns:
         self.packed: list[list[bytes]] = [[] for _ in frame_columns]
         self.alike: dict[int, _Alike] = {}
 
-    def put(self, place: int, columns: Sequence[_Column]) -> None:
-        """Take in the `columns` of the frame at `place`."""
-        for number, column in enumerate(columns, int(self.first[place])):
-            if column.above is not None:
-                low = np.array([column.low], np.int64)
-                self._put(np.array([number]), low, column.above[None])
-            self.flags[number] = column.flags
-            self.packings[number] = column.packing
-            self.exponents[number] = column.exponent
-        self.packed[place] = [column.packed for column in columns if column.packed]
+    def put_each(self, places: Sequence[int], each: Sequence[Sequence[_Column]]) -> None:
+        """Take in the columns of `each` of the frames at `places`."""
+        numbers: list[int] = []
+        alike: dict[int, list[tuple[int, _Column]]] = {}
+        for place, columns in zip(places, each, strict=True):
+            begin = int(self.first[place])
+            numbers += range(begin, begin + len(columns))
+            for number, column in enumerate(columns, begin):
+                if column.above is not None:
+                    alike.setdefault(len(column.above), []).append((number, column))
+            self.packed[place] = [column.packed for column in columns if column.packed]
+        every = [column for columns in each for column in columns]
+        self.flags[numbers] = [column.flags for column in every]
+        self.packings[numbers] = [column.packing for column in every]
+        self.exponents[numbers] = [column.exponent for column in every]
+        for members in alike.values():
+            low = np.array([column.low for _, column in members], np.int64)
+            above = [column.above for _, column in members if column.above is not None]
+            self._put(
+                np.array([number for number, _ in members]),
+                low,
+                np.concatenate(above).reshape(len(members), -1),
+            )
 
-    def put_matrix(self, places: IntArray, clocks: _Integers, values: _Integers) -> None:
-        """Take in the frames at `places`, of one clock and the same number of channels each."""
+    def put_matrix(
+        self, places: IntArray, clocks: _Integers, values: _Integers, raw: Values
+    ) -> None:
+        """Take in the frames at `places`, of one clock and the same number of channels each.
+
+        Parameters
+        ----------
+        raw : what `values` were made of, shape (n_rows, n)
+        """
         numbers = self.first[places, None] + np.arange(self.frame_columns[places[0]])
         of_values = numbers[:, 1:].reshape(-1)
         self._put(numbers[:, 0], clocks.low, clocks.above)
-        self._put(of_values, values.low, values.above)
         self.exponents[numbers[:, 0]] = clocks.exponents
-        self.exponents[of_values] = values.exponents
+        exact = values.sound
+        if not exact.all():
+            self._put_packed(places, numbers[:, 1:], exact, raw)
+            of_values, values = of_values[exact], values.rows(exact)
+        if len(of_values):
+            self._put(of_values, values.low, values.above)
+            self.exponents[of_values] = values.exponents
+
+    def _put_packed(
+        self, places: IntArray, numbers: IntArray, exact: BoolArray, raw: Values
+    ) -> None:
+        """Take in those rows of `raw` that are not `exact`; `numbers` has a row for each frame."""
+        by_frame = raw.reshape(*numbers.shape, raw.shape[1])
+        for place, row, number, kept in zip(
+            places.tolist(), by_frame, numbers, exact.reshape(numbers.shape), strict=True
+        ):
+            at, columns = number[~kept], row[~kept]
+            self.flags[at] = PACKED
+            if raw.shape[1] == 1:  # bytes one after the other, as `_packed_column` has them
+                self.packings[at] = SHUFFLED
+                self.packed[place] = [columns.tobytes()] if len(at) else []
+                continue
+            packed = [_packed_column(column) for column in columns]
+            self.packings[at] = [column.packing for column in packed]
+            self.packed[place] = [column.packed for column in packed]
 
     def _put(self, numbers: IntArray, low: IntArray, above: Above) -> None:
         alike = self.alike.setdefault(above.shape[1], _Alike())
@@ -169,24 +213,26 @@ def _encoded_together(frames: Sequence[Frame]) -> list[bytes]:
     for place, frame in enumerate(frames):
         alike.setdefault(_matrix_shape(frame), []).append(place)
     others = alike.pop(None, [])
-    matrices: list[tuple[IntArray, _Integers, _Integers]] = []
+    matrices: list[tuple[IntArray, _Integers, _Integers, Values]] = []
     frame_columns = [1 + len(frame.values) for frame in frames]
     for members in alike.values():
-        clocks, values = _matrix([frames[place] for place in members])
-        sound = clocks.sound & values.sound.reshape(len(members), -1).all(axis=1)
+        clocks, values, raw = _matrix([frames[place] for place in members])
+        sound = clocks.sound
         places = np.array(members)
         others += places[~sound].tolist()
-        if sound.any():
-            of_values = np.repeat(sound, len(values.sound) // len(members))
-            matrices.append((places[sound], clocks.rows(sound), values.rows(of_values)))
+        if sound.all():
+            matrices.append((places, clocks, values, raw))
+        elif sound.any():
+            rows = np.repeat(sound, len(raw) // len(members))
+            matrices.append((places[sound], clocks.rows(sound), values.rows(rows), raw[rows]))
     each = _each([frames[place] for place in others])
     for place, of_frame in zip(others, each, strict=True):
         frame_columns[place] = len(of_frame)
     columns = _Columns(frame_columns)
     for matrix in matrices:
         columns.put_matrix(*matrix)
-    for place, of_frame in zip(others, each, strict=True):
-        columns.put(place, of_frame)
+    if others:
+        columns.put_each(others, each)
     return [
         _joined(frame, packed, described)
         for frame, packed, described in zip(
@@ -203,33 +249,34 @@ def _matrix_shape(frame: Frame) -> tuple[str, int, int] | None:
     return header.uniform_type, len(frame.values), len(frame.clocks[0])
 
 
-def _matrix(frames: Sequence[Frame]) -> tuple[_Integers, _Integers]:
-    """Return clocks and values of `frames`, which have one `_matrix_shape`."""
-    channels = len(frames[0].values)
+def _matrix(frames: Sequence[Frame]) -> tuple[_Integers, _Integers, Values]:
+    """Return clocks and values of `frames`, which have one `_matrix_shape`, and the values raw."""
+    count = len(frames) * len(frames[0].values)
     rows = shared_rows(frames)
     if rows is None:
         together = np.concatenate([column for frame in frames for column in frame.values])
-        scaled = exact_integers(together.reshape(len(frames) * channels, -1))
+        raw = together.reshape(count, -1)
+        scaled = exact_integers(raw)
     else:
         shared, first = rows
-        scaled = scaled_rows(shared).rows(slice(first, first + len(frames) * channels))
+        raw = shared.values[first : first + count]
+        scaled = scaled_rows(shared).rows(slice(first, first + count))
     values = _Integers(scaled.decimals, scaled.low, scaled.above, scaled.exact)
-    return _clock_rows(np.array([frame.clocks[0] for frame in frames])), values
+    return _clock_rows(np.array([frame.clocks[0] for frame in frames])), values, raw
 
 
 def _each(frames: Sequence[Frame]) -> list[list[_Column]]:
     """Return the columns of each of `frames`, one by one."""
-    scaled = _scaled_columns(frames)
-    return [list(_columns(frame, scaled)) for frame in frames]
+    clocks, scaled = _clock_columns(frames), _scaled_columns(frames)
+    return [list(_columns(frame, clocks, scaled)) for frame in frames]
 
 
 _Scaled = Iterator[_Column | None]
 
 
-def _columns(frame: Frame, scaled: _Scaled) -> Iterator[_Column]:
+def _columns(frame: Frame, clocks: Iterator[_Column], scaled: _Scaled) -> Iterator[_Column]:
     """Yield the columns of `frame`: of its clocks, its channels, and then their masks."""
-    for clock, rate_hz in zip(frame.clocks, frame.header.rates_hz, strict=True):
-        yield _clock_column(clock if rate_hz is None else clock[:1], len(clock))
+    yield from islice(clocks, len(frame.clocks))
     masks = []
     for channel, values, quality in zip(
         frame.header.channels, frame.values, frame.qualities, strict=True
@@ -247,17 +294,36 @@ def _columns(frame: Frame, scaled: _Scaled) -> Iterator[_Column]:
         yield _Column(low, quality.astype(np.int32) - low)
 
 
-def _clock_column(clock: IntArray, length: int) -> _Column:
-    """Return a clock as ticks of the largest power of ten that divides all its times."""
-    rows = _clock_rows(clock[None])
-    if not rows.sound[0]:
-        return _packed_column(clock)
-    above = rows.above[0]
-    return _Column(
-        int(rows.low[0]),
-        above if len(clock) == length else np.broadcast_to(above, length),
-        int(rows.exponents[0]),
-    )
+def _clock_columns(frames: Sequence[Frame]) -> Iterator[_Column]:
+    """Return the clocks of `frames` as ticks of the largest power of ten that divides their times.
+
+    Those of one length together: frames of channels that were asked one by one have many.
+    """
+    clocks: list[IntArray] = []
+    lengths: list[int] = []
+    alike: dict[int, list[int]] = {}
+    for frame in frames:
+        for clock, rate_hz in zip(frame.clocks, frame.header.rates_hz, strict=True):
+            # The other times of a waveform follow from its rate.
+            told = clock if rate_hz is None else clock[:1]
+            alike.setdefault(len(told), []).append(len(clocks))
+            clocks.append(told)
+            lengths.append(len(clock))
+    found = [_Column()] * len(clocks)
+    for places in alike.values():
+        rows = _clock_rows(np.array([clocks[place] for place in places]))
+        for place, sound, low, above, exponent in zip(
+            places,
+            rows.sound.tolist(),
+            rows.low.tolist(),
+            rows.above,
+            rows.exponents.tolist(),
+            strict=True,
+        ):
+            if len(above) != lengths[place]:
+                above = np.broadcast_to(above, lengths[place])
+            found[place] = _Column(low, above, exponent) if sound else _packed_column(clocks[place])
+    return iter(found)
 
 
 def _clock_rows(clocks: IntArray) -> _Integers:
@@ -295,6 +361,8 @@ def _text_column(values: Values) -> _Column:
 
 def _packed_column(values: Values) -> _Column:
     """Return values in the bytes of their type, by what compresses better."""
+    if len(values) == 1:  # nothing to shuffle, and nothing before it to differ from
+        return _Column(packed=values.tobytes(), flags=PACKED)
     itemsize = values.dtype.itemsize
     bits = np.ascontiguousarray(values).view(f"<u{itemsize}")
     differing = bits.copy()

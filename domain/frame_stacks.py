@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from domain.frame_header import VALUE_TYPES, ChannelHeader, FrameHeader
-from domain.frame_rows import Scaled, SharedRows
+from domain.frame_rows import Scaled, SharedRows, in_si
 from domain.frame_scaling import exact_integers, scaled_rows
 from domain.frames import (
     ByteArray,
@@ -213,11 +213,13 @@ def _stacked_si(frames: tuple[Frame, ...], clock: int, indexes: tuple[int, ...])
         return shared.si[first : first + len(frames) * len(indexes)].reshape(
             len(frames), len(indexes), count
         )
-    si = np.empty((len(frames), len(indexes), count))
-    for place, frame in enumerate(frames):
-        for row, index in enumerate(indexes):
-            si[place, row] = frame.channel_si(index)
-    return si
+    # Widened one by one where their types differ: together they would become what holds all.
+    columns = [frame.values[index] for frame in frames for index in indexes]
+    values = np.concatenate(columns, dtype=np.float64, casting="unsafe")
+    header = frames[0].header
+    at = list(indexes)
+    factors, offsets = (np.tile(of[at], len(frames)) for of in (header.factors, header.offsets))
+    return in_si(values.reshape(-1, count), factors, offsets).reshape(len(frames), len(at), count)
 
 
 def shared_rows(frames: Sequence[Frame]) -> tuple[SharedRows, int] | None:

@@ -26,9 +26,22 @@ class Severity(StrEnum):
     CRITICAL = "CRITICAL"
 
 
+class ValueKind(StrEnum):
+    """What the values of a channel are.
+
+    Numbers are measured and may have any number type in a frame. The others are exact: nothing
+    between two of them means anything.
+    """
+
+    NUMBER = "NUMBER"
+    INTEGER = "INTEGER"
+    BOOLEAN = "BOOLEAN"
+    TEXT = "TEXT"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """One measured quantity of an asset.
+    """One measured quantity, state or name of an asset.
 
     Parameters
     ----------
@@ -39,6 +52,8 @@ class Channel:
     physical_min, physical_max : SI; a reading outside cannot be real and is marked BAD
     rate_hz : samples a second of a waveform as it is usually taken, None for every other channel;
         each frame declares its own
+    kind : what its values are; a text has neither quantity (``ratio``, unit ``1``) nor range, and
+        statistics of it are counts
     """
 
     name: str
@@ -48,6 +63,7 @@ class Channel:
     physical_min: float
     physical_max: float
     rate_hz: float | None = None
+    kind: ValueKind = ValueKind.NUMBER
 
     @property
     def si_unit(self) -> str:
@@ -230,7 +246,8 @@ class AssetType:
             if len(set(names)) != len(names):
                 raise ValueError(f"asset type {self.name!r} names a {kind} twice")
         for declared in (*self.alert_rules, *self.health_limits):
-            self.channel(declared.channel)
+            if self.channel(declared.channel).kind is ValueKind.TEXT:
+                raise ValueError(f"channel {declared.channel!r} holds text, which has no limit")
         for bearing in self.bearings:
             if self.channel(bearing.channel).rate_hz is None:
                 raise ValueError(f"channel {bearing.channel!r} of a bearing is no waveform")
@@ -350,6 +367,7 @@ def _derived_channel(origin: Channel, suffix: str) -> Channel | None:
             physical_min=-math.inf,
             physical_max=math.inf,
             rate_hz=origin.rate_hz,
+            kind=origin.kind,
         )
     if origin.rate_hz is None:
         return None
@@ -386,6 +404,7 @@ def channel(
     physical: tuple[float, float],
     *,
     rate_hz: float | None = None,
+    kind: ValueKind = ValueKind.NUMBER,
 ) -> Channel:
     """Return a channel whose `physical` range is given in `input_unit`."""
     convert = unit(input_unit, quantity=quantity).to_si
@@ -397,7 +416,28 @@ def channel(
         physical_min=convert(physical[0]),
         physical_max=convert(physical[1]),
         rate_hz=rate_hz,
+        kind=kind,
     )
+
+
+def code_channel(name: str, title: str, codes: tuple[int, int]) -> Channel:
+    """Return a channel of whole numbers that stand for something, such as a state or an alarm.
+
+    Parameters
+    ----------
+    codes : the lowest and the highest that there is
+    """
+    return channel(name, title, "ratio", "1", codes, kind=ValueKind.INTEGER)
+
+
+def flag_channel(name: str, title: str) -> Channel:
+    """Return a channel that is true or false; its mean is the share of time that it was true."""
+    return channel(name, title, "ratio", "1", (0, 1), kind=ValueKind.BOOLEAN)
+
+
+def text_channel(name: str, title: str) -> Channel:
+    """Return a channel of texts, such as the name of the program that runs."""
+    return channel(name, title, "ratio", "1", (-math.inf, math.inf), kind=ValueKind.TEXT)
 
 
 def setpoint(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from domain.asset_model import AssetType
+from domain.asset_model import AssetType, Channel, ValueKind
 from domain.errors import InvalidInput
 from domain.frame_stacks import stacked
 from domain.frames import (
@@ -32,10 +32,12 @@ def check_units(header: FrameHeader, asset_type: AssetType) -> None:
         ``channel.unknown``
     InvalidInput
         ``unit.unknown``, ``unit.quantity_mismatch``, or ``unit.conversion_mismatch`` when the
-        declared factor and offset are not those of the declared unit.
+        declared factor and offset are not those of the declared unit;
+        ``channel.wrong_type`` when text is sent where numbers belong, or numbers for text
     """
     for declared in header.channels:
         known = asset_type.channel(declared.name)
+        _check_kind(declared, known)
         found = unit(declared.unit, quantity=known.quantity)
         if (declared.factor, declared.offset) != (found.factor, found.offset):
             raise InvalidInput(
@@ -46,6 +48,19 @@ def check_units(header: FrameHeader, asset_type: AssetType) -> None:
                 value=[declared.factor, declared.offset],
                 limit=[found.factor, found.offset],
             )
+
+
+def _check_kind(declared: ChannelHeader, known: Channel) -> None:
+    """Raise where text stands for numbers or numbers for text; any numbers stand for numbers."""
+    if declared.is_text != (known.kind is ValueKind.TEXT):
+        raise InvalidInput(
+            "channel.wrong_type",
+            f"channel {declared.name!r} holds {known.kind.lower()} values, not those of type "
+            f"{declared.value_type!r}",
+            hint="text is sent as 'str'",
+            value=declared.value_type,
+            limit=known.kind,
+        )
 
 
 def mark_out_of_range(frame: Frame, asset_type: AssetType) -> Frame:

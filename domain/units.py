@@ -116,6 +116,7 @@ UNITS: dict[str, Unit] = _table(
         Unit("%", "ratio", 1e-2),
         Unit("degC", "temperature", 1.0, CELSIUS_ZERO_K),
         Unit("degF", "temperature", 5.0 / 9.0, CELSIUS_ZERO_K - 32.0 * 5.0 / 9.0),
+        Unit("degR", "temperature", 5.0 / 9.0),
         Unit("delta_degC", "temperature_difference"),
         Unit("ms", "time", 1e-3),
         Unit("min", "time", MINUTE_S),

@@ -5,10 +5,14 @@ until they failed. Half of the seconds of its bearings lie below 0.3 to 0.9 g, a
 tenth of a life hardly one lies above 1.5 g, where the rules warn; all but one bearing passed that
 before they failed. The limits of temperature are those of common greases: an assumption.
 
+What its control tells of itself are a flag, a code of its manufacturer's (0 is none) and a name,
+as in the items Execution, Condition and Program of MTConnect.
+
 References
 ----------
 P. Nectoux et al., PRONOSTIA: An experimental platform for bearings accelerated degradation
 tests, IEEE PHM 2012.
+ANSI/MTC1.4-2018, MTConnect Part 2: Devices information model.
 """
 
 from domain.asset_model import (
@@ -17,8 +21,11 @@ from domain.asset_model import (
     LimitRule,
     Severity,
     channel,
+    code_channel,
+    flag_channel,
     health_limit,
     setpoint,
+    text_channel,
 )
 from domain.units import si
 
@@ -48,6 +55,9 @@ ASSET_TYPE = AssetType(
         channel("bearing_temperature", "Bearing", "temperature", "degC", (-20, 250)),
         channel("electric_power", "Electric power", "power", "kW", (0, 500)),
         channel("drive_speed", "Drive speed", "angular_velocity", "rpm", (0, 30_000)),
+        flag_channel("running", "Running"),
+        code_channel("alarm_code", "Alarm of its control", (0, 2**31 - 1)),
+        text_channel("program", "Program of its control"),
     ),
     alert_rules=(_vibration_high("horizontal"), _vibration_high("vertical")),
     health_limits=(

@@ -15,9 +15,13 @@ from domain.asset_model import (
     Bearing,
     BearingGeometry,
     Direction,
+    ValueKind,
     channel,
+    code_channel,
+    flag_channel,
     health_limit,
     setpoint,
+    text_channel,
 )
 from domain.errors import InvalidInput, NotFound
 
@@ -165,3 +169,16 @@ def test_a_bearing_is_measured_by_a_waveform_and_turns_with_a_speed() -> None:
 def test_a_bearing_that_cannot_be_built_is_refused(impossible: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="cannot be built"):
         replace(GEOMETRY, **impossible)
+
+
+def test_what_is_no_measured_number_says_what_it_is() -> None:
+    assert flag_channel("on", "On").kind is ValueKind.BOOLEAN
+    code = code_channel("state", "State", (0, 9))
+    assert (code.kind, code.physical_max, code.si_unit) == (ValueKind.INTEGER, 9, "1")
+    text = text_channel("program", "Program")
+    assert text.kind is ValueKind.TEXT
+    described = AssetType(name="a", title="A", description="A.", channels=(text, code))
+    assert described.channel("program.raw").kind is ValueKind.TEXT
+    limit = health_limit("program", Direction.ABOVE, "1", warning=1, critical=2)
+    with pytest.raises(ValueError, match="holds text"):
+        replace(described, health_limits=(limit,))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import domain.asset_types as catalogue
-from domain.asset_model import AssetType, DeviationRule, Direction, LimitRule
+from domain.asset_model import AssetType, DeviationRule, Direction, LimitRule, ValueKind
 from domain.asset_types import asset_type, asset_types
 from domain.errors import NotFound
 from domain.frame_checks import header_for
@@ -44,6 +44,9 @@ def test_channels_are_named_and_measured_in_a_unit_of_their_quantity(described: 
 
 def test_channels_have_a_physical_range(described: AssetType) -> None:
     for channel in described.channels:
+        if channel.kind is ValueKind.TEXT:
+            assert channel.input_unit == "1"
+            continue
         assert -math.inf < channel.physical_min < channel.physical_max < math.inf
         if channel.quantity == "temperature":
             assert channel.physical_min >= 0, "below absolute zero"

@@ -109,3 +109,29 @@ def test_units_and_channels_that_do_not_fit_the_type_are_refused() -> None:
                 replace(header, channels=(replace(header.channels[0], **wrong),)), PUMP_LOOP
             )
         assert found.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("channel", "value_type", "is_right"),
+    [
+        ("program", "str", True),
+        ("program", "f8", False),
+        ("drive_speed", "str", False),
+        ("alarm_code", "str", False),
+        ("alarm_code", "i8", True),
+        ("alarm_code", "f8", True),
+        ("running", "b1", True),
+    ],
+)
+def test_text_is_sent_where_text_belongs_and_numbers_where_numbers_do(
+    channel: str, value_type: str, is_right: bool
+) -> None:
+    machine = asset_type("production-machine")
+    symbol = machine.channel(channel).si_unit
+    header = header_for(machine, "lathe-1", "agent-1", [(channel, symbol)], value_type)
+    if is_right:
+        check_units(header, machine)
+        return
+    with pytest.raises(InvalidInput) as refused:
+        check_units(header, machine)
+    assert (refused.value.code, refused.value.value) == ("channel.wrong_type", value_type)

@@ -29,6 +29,7 @@ def test_the_si_unit_of_a_quantity_maps_to_itself(quantity: str, symbol: str) ->
         (0.0, "degC", 273.15),
         (212.0, "degF", 373.15),
         (-459.67, "degF", 0.0),
+        (518.67, "degR", 288.15),
         (10.0, "delta_degC", 10.0),
         (1.0, "bar", 100_000.0),
         (1.0, "atm", 101_325.0),
@@ -77,7 +78,7 @@ def test_a_unit_of_another_quantity_is_refused_with_the_right_ones() -> None:
         unit("bar", quantity="temperature")
     assert refused.value.code == "unit.quantity_mismatch"
     assert (refused.value.value, refused.value.limit) == ("bar", "temperature")
-    assert refused.value.hint == "units of temperature: K, degC, degF"
+    assert refused.value.hint == "units of temperature: K, degC, degF, degR"
 
 
 def test_a_temperature_is_not_a_temperature_difference() -> None:

@@ -272,6 +272,7 @@ async def _ways(
             tuple(link_kinds) if link_kinds is not None else default_links(roots, back=back),
             position,
             as_of.valid_at,
+            usual=link_kinds is None,
         )
         for back in backs[direction]
     ]

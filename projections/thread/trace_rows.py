@@ -49,6 +49,7 @@ class Way:
     back : from what is borne on to what bears on it
     position : of the log; links known there
     valid_at : links true then, or None: whenever
+    usual : `kinds` are of a few sets that are asked for again and again
     """
 
     ledger_id: int
@@ -56,10 +57,20 @@ class Way:
     kinds: tuple[LinkKind, ...]
     position: int
     valid_at: datetime | None
+    usual: bool = False
 
     @property
     def _valid(self) -> tuple[datetime, ...]:
         return () if self.valid_at is None else (self.valid_at,)
+
+    @property
+    def _prepared(self) -> tuple[LinkKind, ...] | None:
+        """The kinds where a statement names them, None where it is sent them."""
+        return self.kinds if self.usual else None
+
+    @property
+    def _sent(self) -> tuple[object, ...]:
+        return self._valid if self.usual else (*self._valid, self.kinds)
 
 
 class NodeColumns(NamedTuple):
@@ -150,7 +161,6 @@ _AT: Final = f"""
             and first_position <= (select position from at)
     )
 """
-_ANY_KIND: Final = "any((select $4::smallint[])::smallint[])"
 _AT_POSITION: Final = "(select position from at)"
 
 
@@ -203,15 +213,24 @@ _EDGE_COLUMNS: Final = """
 """
 
 
+def _of_kinds(kinds: tuple[LinkKind, ...] | None, valid: bool) -> str:
+    """Return the condition that a link ``e`` is of `kinds`, or of those sent (None).
+
+    To send them takes a tenth of a short trace; what names them is prepared, and so must be few.
+    """
+    if kinds is not None:
+        return f"e.kind = any('{{{','.join(str(int(kind)) for kind in kinds)}}}'::smallint[])"
+    return f"e.kind = any((select ${6 if valid else 5}::smallint[])::smallint[])"
+
+
 def _ends(back: bool) -> tuple[str, str]:
     return ("dst", "src") if back else ("src", "dst")
 
 
-@cache
-def _closure(back: bool, valid: bool) -> str:
-    """Return what reaches ``$5`` nodes at most, as the array `ids` of the relation ``reached``."""
+def _closure(back: bool, valid: bool, of_kinds: str) -> str:
+    """Return what reaches ``$4`` nodes at most, as the array `ids` of the relation ``reached``."""
     near, far = _ends(back)
-    known = _known(_AT_POSITION, "$6" if valid else None)
+    known = _known(_AT_POSITION, "$5" if valid else None)
     # Arguments stand in selects, so that they tell the planner nothing and one plan serves them
     # all: to plan anew takes as long as a short trace.
     # `offset 0` holds the planner to one look into the index a node, whatever it thinks of sizes.
@@ -221,20 +240,21 @@ def _closure(back: bool, valid: bool) -> str:
             union
             select e.far from t cross join lateral (
                 select e.{far} as far from thread_edge e
-                where e.{near} = t.id and e.kind = {_ANY_KIND} and {known} offset 0
+                where e.{near} = t.id and {of_kinds} and {known} offset 0
             ) e
         ), reached as materialized (
-            select array_agg(id) as ids from (select id from t limit (select $5::bigint)) bounded
+            select array_agg(id) as ids from (select id from t limit (select $4::bigint)) bounded
         )
     """
 
 
 @cache
-def _reach_sql(back: bool, valid: bool) -> str:
+def _reach_sql(back: bool, valid: bool, kinds: tuple[LinkKind, ...] | None) -> str:
     near, _ = _ends(back)
-    valid_at = "$6" if valid else None
+    valid_at = "$5" if valid else None
+    of_kinds = _of_kinds(kinds, valid)
     return f"""
-        {_closure(back, valid)}
+        {_closure(back, valid, of_kinds)}
         select {_AT_POSITION} as position, (select array_agg(id) from root) as root_ids,
             (select array_agg(key) from root) as root_keys, nodes.*, edges.*
         from (
@@ -243,16 +263,16 @@ def _reach_sql(back: bool, valid: bool) -> str:
         ) nodes, (
             select {_EDGE_COLUMNS} from thread_edge e
             where e.{near} = any((select ids from reached)::bigint[])
-                and e.kind = {_ANY_KIND} and {_known(_AT_POSITION, valid_at)}
+                and {of_kinds} and {_known(_AT_POSITION, valid_at)}
         ) edges
     """
 
 
 @cache
-def _count_sql(valid: bool) -> str:
+def _count_sql(valid: bool, kinds: tuple[LinkKind, ...] | None) -> str:
     return f"""
-        {_closure(False, valid)}
-        select n.kind, {_state(_AT_POSITION, "$6" if valid else None)} as state,
+        {_closure(False, valid, _of_kinds(kinds, valid))}
+        select n.kind, {_state(_AT_POSITION, "$5" if valid else None)} as state,
             count(*) as count, {_AT_POSITION} as position,
             (select array_agg(key) from root) as root_keys
         from thread_node n where n.id = any((select ids from reached)::bigint[])
@@ -297,13 +317,12 @@ def _nodes_sql(valid: bool) -> str:
 async def reach(connection: Connection, way: Way, keys: Sequence[str], limit: int) -> Reached:
     """Return all that is reached from `keys`, or `limit` of its nodes where it is as much."""
     row = await connection.fetchrow(
-        _reach_sql(way.back, way.valid_at is not None),
+        _reach_sql(way.back, way.valid_at is not None, way._prepared),
         way.ledger_id,
         keys,
         way.position,
-        way.kinds,
         limit,
-        *way._valid,
+        *way._sent,
     )
     assert row is not None, "an aggregate has a row"
     roots = dict(zip(row["root_keys"] or (), row["root_ids"] or (), strict=True))
@@ -315,13 +334,12 @@ async def count(
 ) -> list[asyncpg.Record]:
     """Return how many nodes `keys` reach, by kind and state, with position and known roots."""
     return await connection.fetch(
-        _count_sql(way.valid_at is not None),
+        _count_sql(way.valid_at is not None, way._prepared),
         way.ledger_id,
         keys,
         way.position,
-        way.kinds,
         limit,
-        *way._valid,
+        *way._sent,
     )
 
 

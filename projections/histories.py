@@ -125,7 +125,10 @@ class History:
 
     def in_order(self) -> list[Stated]:
         """Return the facts that count by when they were true; of the same time, as recorded."""
-        return sorted(self._facts.values(), key=_BY_TIME)
+        facts = list(self._facts.values())
+        if len(facts) > 1:
+            facts.sort(key=_BY_TIME)
+        return facts
 
 
 _BY_TIME: Final = attrgetter("occurred_at", "origin")

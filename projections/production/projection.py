@@ -6,8 +6,7 @@ numbers and scrapped parts have one row a fact.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import IntEnum
@@ -112,33 +111,27 @@ class ProductionProjection:
         self, connection: Connection, ledger: Ledger, events: Sequence[RecordedEvent]
     ) -> None:
         """Change the rows by `events`."""
+        if not events:
+            return
         runs = [e for e in events if e.stream.startswith("process-run:")]
-        known = await _histories_of_runs(connection, ledger, runs) if runs else iter(())
+        if runs:
+            await _fold_runs(connection, ledger, runs)
         said = list(stated(events, _UNITS))
-        writing = asyncio.create_task(_fold_units(connection, ledger.ledger_id, said))
-        try:
-            # The server takes in what it is sent while the runs are worked out here.
-            await asyncio.sleep(0)
-            versions = _run_versions(known)
-        finally:
-            await writing
-        columns = ("run_id", *COLUMNS)
-        await write_versions(connection, ledger.ledger_id, "process_run", columns, versions)
+        if said:
+            await _fold_units(connection, ledger.ledger_id, said)
 
 
-def _histories_of_runs(
+async def _fold_runs(
     connection: Connection, ledger: Ledger, events: Sequence[RecordedEvent]
-) -> Awaitable[Iterator[tuple[Stated, History]]]:
-    return histories(connection, ledger, events, types=RUN_TYPES, categories=_RUNS)
-
-
-def _run_versions(known: Iterable[tuple[Stated, History]]) -> list[Version]:
+) -> None:
+    known = await histories(connection, ledger, events, types=RUN_TYPES, categories=_RUNS)
     versions = []
     for said, history in known:
         run = run_of(history)
         name = said.stream.partition(":")[2]
         versions.append(Version(name, said.known_from, history.begun_before, _VALUES(run)))
-    return versions
+    columns = ("run_id", *COLUMNS)
+    await write_versions(connection, ledger.ledger_id, "process_run", columns, versions)
 
 
 def run_of(history: History) -> RunVersion:

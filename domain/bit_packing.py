@@ -29,13 +29,15 @@ class Sections:
     """
 
     def __init__(self, bits: IntArray, frame_columns: IntArray) -> None:
-        ends = np.concatenate(([0], np.cumsum(bits)))
+        ends = np.zeros(len(bits) + 1, np.int64)
+        np.cumsum(bits, out=ends[1:])
         column_ends = np.cumsum(frame_columns)
-        frame_bits = np.diff(ends[np.concatenate(([0], column_ends))])
-        byte_ends = np.cumsum((frame_bits + 7) >> 3)
-        byte_starts = byte_ends - ((frame_bits + 7) >> 3)
+        first = ends[column_ends - frame_columns]
+        frame_bytes = (ends[column_ends] - first + 7) >> 3
+        byte_ends = np.cumsum(frame_bytes)
+        byte_starts = byte_ends - frame_bytes
         # Where a frame's bits end within a byte, the next frame's begin with the next byte.
-        slack = 8 * byte_starts - ends[column_ends - frame_columns]
+        slack = 8 * byte_starts - first
         self.starts: IntArray = ends[:-1] + np.repeat(slack, frame_columns)
         self.byte_count = int(byte_ends[-1])
         self._cuts = list(zip(byte_starts.tolist(), byte_ends.tolist(), strict=True))
@@ -63,31 +65,32 @@ class LowBits:
         width = widths[~few, None]
         numbers = rows[~few].astype(np.uint64)
         numbers &= ((np.int64(1) << width) - 1).astype(np.uint64)
-        self.put(starts[~few, None] + np.arange(rows.shape[1]) * width, width, numbers)
+        self.put(starts[~few, None] + np.arange(rows.shape[1]) * width, numbers)
 
     def _put_together(self, starts: IntArray, widths: IntArray, rows: Numbers) -> None:
         width = widths[:, None]
         low = rows & ((np.int64(1) << width) - 1).astype(rows.dtype)
-        shift = width.astype(np.uint64)
+        shift = width.view(np.uint64)
         together = low[:, ::TOGETHER].astype(np.uint64)
         for place in range(1, min(TOGETHER, low.shape[1])):
             part = low[:, place::TOGETHER].astype(np.uint64)
             part <<= shift * np.uint64(place)
-            together[:, : part.shape[1]] |= part
-        step: IntArray = width * TOGETHER
-        position: IntArray = starts[:, None] + step * np.arange(together.shape[1])
-        self.put(position, step, together)
+            if part.shape == together.shape:
+                together |= part
+            else:  # the last ones of a row are fewer
+                together[:, : part.shape[1]] |= part
+        self.put(starts[:, None] + width * TOGETHER * np.arange(together.shape[1]), together)
 
-    def put(self, position: IntArray, width: IntArray, numbers: npt.NDArray[np.uint64]) -> None:
-        """Put `numbers`, of `width` bits each (an array that broadcasts), at `position`."""
-        shift = position & 63
-        word, up = (position >> 6).reshape(-1), shift.astype(np.uint64)
+    def put(self, position: IntArray, numbers: npt.NDArray[np.uint64]) -> None:
+        """Put `numbers`, of `width` bits each (an array that broadcasts), at `position`.
+
+        They have no bits beyond their width, which is 56 at the most.
+        """
+        word, up = (position >> 6).reshape(-1), (position & 63).view(np.uint64)
         np.add.at(self._words, word, (numbers << up).reshape(-1))
-        over = np.flatnonzero(shift + width > 64)
-        if len(over):
-            rest = numbers.reshape(-1).take(over)
-            rest >>= np.uint64(64) - up.reshape(-1).take(over)
-            np.add.at(self._words, word.take(over) + 1, rest)
+        # What does not fit in; a shift by 64 would be none.
+        word += 1
+        np.add.at(self._words, word, ((numbers >> np.uint64(1)) >> (up ^ np.uint64(63))).reshape(-1))
 
     def packed(self) -> bytes:
         """Return the bytes."""
@@ -99,8 +102,7 @@ def unary_ends(rows: Numbers) -> IntArray:
 
     Each number is that many zeros and a one; the first bit of a row is number 1.
     """
-    ends = np.cumsum(rows, axis=1, dtype=np.int64)
-    ends += np.arange(1, rows.shape[1] + 1)
+    ends = np.cumsum(rows + 1, axis=1, dtype=np.int64)
     return ends
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from domain.integer_columns import (
+    CENTRED,
     DELTA,
     DRIFT,
     PLAIN,
@@ -31,6 +32,8 @@ NARROW_SPAN_MAX: Final = 2**28
 drift, take two bits more."""
 
 _KEY_BITS: Final = 62
+_KINDS: Final = np.array([PLAIN, CENTRED | UNARY, DELTA | UNARY, DELTA])
+"""The kind of what is tried, in the order in which it is."""
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
@@ -81,19 +84,22 @@ def choose(integers: IntArray) -> Coded:
 
 def choose_above(low: IntArray, above: Above) -> Coded:
     """Return as `choose` the integers that lie `above` the smallest of their columns, `low`."""
-    best = _predicted(low, above, drifting=True)
+    best, top = _predicted(low, above, drifting=True)
     ordered, order = _ordered(above)
     gaps = ordered[:, 1:] - ordered[:, :-1]
     begins = gaps != 0
-    distinct = np.count_nonzero(begins, axis=1) + 1
-    widest = gaps.max(axis=1, initial=1).astype(np.int64)
+    distinct = np.add.reduce(begins, axis=1, dtype=np.int32) + 1
+    widest = gaps.max(axis=1, initial=1)
     table_width = bit_length(widest - 1)
     table_bits = (distinct - 1) * table_width + 24
-    few = distinct <= min(TABLE_ENTRIES_MAX, above.shape[1] // 2)
-    rows = np.flatnonzero(few & (distinct > 1) & (table_bits < best.bits))
+    few = (distinct > 1) & (distinct <= min(TABLE_ENTRIES_MAX, above.shape[1] // 2))
+    # Indexes lie closer together than what they stand for by so many bits; of neighbours, by none.
+    saved = np.log2(top / np.maximum(distinct - 1, 1), out=np.zeros(len(top)), where=top > 0)
+    rows = np.flatnonzero(few & (table_bits < np.minimum(best.bits, above.shape[1] * saved)))
     if len(rows) == 0:
         return best
-    indexed = _predicted(np.zeros(len(rows), np.int64), _indexes(begins[rows], order[rows]))
+    begins, gaps = begins[rows], gaps[rows]
+    indexed, _ = _predicted(np.zeros(len(rows), np.int64), _indexes(begins, order[rows]))
     bits = indexed.bits + table_bits[rows]
     better = np.flatnonzero(bits < best.bits[rows])
     rows = rows[better]
@@ -105,8 +111,9 @@ def choose_above(low: IntArray, above: Above) -> Coded:
     best.bits[rows] = bits[better]
     best.table_count[rows] = distinct[rows]
     best.table_width[rows] = table_width[rows]
-    between = gaps[rows].reshape(-1).take(np.flatnonzero(begins[rows])).astype(np.int64) - 1
-    return replace(best, gaps=between)
+    if len(better) < len(bits):
+        begins, gaps = begins[better], gaps[better]
+    return replace(best, gaps=gaps[begins].astype(np.int64) - 1)
 
 
 def _ordered(above: Above) -> tuple[Above, Above]:
@@ -141,49 +148,57 @@ def _indexes(begins: BoolArray, order: Above) -> Above:
     return indexes
 
 
-def _predicted(low: IntArray, above: Above, *, drifting: bool = False) -> Coded:
-    """Return as `choose_above`, without tables."""
+def _predicted(low: IntArray, above: Above, *, drifting: bool = False) -> tuple[Coded, Above]:
+    """Return as `choose_above`, without tables, and the largest of each column."""
     rows, count = above.shape
-    centre = np.rint(_means(above)).astype(above.dtype)
-    first = above[:, 0]
-    steps = np.zeros_like(above)
+    top = above.max(axis=1)
+    # Zigzag codes of steps take two bits more than what they lead to.
+    narrow = 4 * int(top.max(initial=0)) * count < 2**31
+    totals = _Totals(count, np.dtype(np.int32 if narrow else np.int64))
+    centre = np.rint(totals.of(above) / count).astype(above.dtype)
+    centred = zigzag(above - centre[:, None])
+    steps = np.empty_like(above)
+    steps[:, 0] = 0
     np.subtract(above[:, 1:], above[:, :-1], out=steps[:, 1:])
+    stepped = zigzag(steps)
+    of_steps = totals.of(stepped)
     drift = np.zeros(rows, np.int64)
     if drifting and count > 2:
         # Worth its bytes where a column runs one way: a counter, a clock.
-        way = above[:, -1].astype(np.float64) - first
-        running = 2 * np.abs(way) > np.abs(steps).sum(axis=1, dtype=np.float64)
-        drift = np.where(running, np.rint(way / (count - 1)), 0).astype(np.int64)
+        way = (above[:, -1] - above[:, 0]).astype(np.float64)
+        running = np.flatnonzero(4 * np.abs(way) > of_steps)
+        drift[running] = np.rint(way[running] / (count - 1)).astype(np.int64)
         drifted = np.flatnonzero(drift)
-        steps[drifted, 1:] -= drift[drifted, None].astype(above.dtype)
-    centred, stepped = zigzag(above - centre[:, None]), zigzag(steps)
-    centred_width, centred_bits = _rice(centred)
-    stepped_width, stepped_bits = _rice(stepped)
-    plain_width = bit_length(above.max(axis=1))
-    delta_width = bit_length(stepped.max(axis=1))
-    bases = np.stack((low, low + centre, low + first))
-    plain_size, centre_size, first_size = 8 * byte_length(bases)
-    first_size = first_size + np.where(drift != 0, plain_size, 0)
-    bits = np.stack(
-        (
-            count * plain_width + plain_size,
-            centred_bits + centre_size,
-            stepped_bits + first_size,
-            count * delta_width + first_size,
-        )
-    )
+        if len(drifted):
+            rest = steps[drifted]
+            rest[:, 1:] -= drift[drifted, None].astype(above.dtype)
+            stepped[drifted] = rest = zigzag(rest)
+            of_steps[drifted] = totals.of(rest)
+    unary_widths, unary_bits = totals.rice(np.stack((totals.of(centred), of_steps)))
+    widths = np.empty((4, rows), np.int64)
+    widths[0], widths[3] = bit_length(top), bit_length(stepped.max(axis=1))
+    widths[1:3] = unary_widths
+    bases = np.empty((3, rows), np.int64)
+    bases[0] = low
+    np.add(low, centre, out=bases[1])
+    np.add(low, above[:, 0], out=bases[2])
+    sizes = 8 * byte_length(bases)
+    if drift.any():
+        sizes[2] += np.where(drift != 0, sizes[0], 0)
+    bits = count * widths
+    bits[1:3] = unary_bits
+    bits[:3] += sizes
+    bits[3] += sizes[2]
     choice = bits.argmin(axis=0)
     at = np.arange(rows)
     predictor = np.minimum(choice, DELTA)
-    unary = (choice == 1) | (choice == 2)
-    widths = np.stack((plain_width, centred_width, stepped_width, delta_width))
-    drift = np.where(predictor == DELTA, drift, 0)
     residuals = stepped
-    for other, numbers in ((PLAIN, above), (PLAIN + 1, centred)):
+    for other, numbers in ((PLAIN, above), (CENTRED, centred)):
         chosen = np.flatnonzero(predictor == other)
         residuals[chosen] = numbers[chosen]
-    return Coded(
-        kind=predictor | np.where(unary, UNARY, 0) | np.where(drift != 0, DRIFT, 0),
+    drift[predictor != DELTA] = 0
+    coded = Coded(
+        kind=_KINDS[choice] | np.where(drift != 0, DRIFT, 0),
         width=widths[choice, at],
         low=low,
         base=bases[predictor, at],
@@ -194,28 +209,30 @@ def _predicted(low: IntArray, above: Above, *, drifting: bool = False) -> Coded:
         gaps=np.empty(0, np.int64),
         bits=bits[choice, at],
     )
+    return coded, top
 
 
-def _means(numbers: Above) -> FloatArray:
-    """Return the mean of each row."""
-    means: FloatArray
-    if numbers.dtype.itemsize == 4:
-        means = np.add.reduce(numbers, axis=-1, dtype=np.int64) / numbers.shape[-1]
-    else:  # in floats: the sum of many that lie far apart is beyond what int64 holds
-        means = numbers.mean(axis=-1)
-    return means
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """Sums of columns of `count` numbers each, in a type that holds them."""
 
+    count: int
+    dtype: np.dtype[Any]
 
-def _rice(numbers: Above) -> tuple[IntArray, IntArray]:
-    """Return the width of the low bits that makes each column smallest, and the size in bits.
+    def of(self, numbers: Above) -> FloatArray:
+        """Return the sum of each row, as floats: what int64 may not hold is of wide columns."""
+        narrow = self.dtype.itemsize == 4
+        total = np.add.reduce(numbers, axis=1, dtype=self.dtype if narrow else np.float64)
+        floats: FloatArray = total.astype(np.float64)
+        return floats
 
-    The best width lies at log2 of the mean times ln 2, or just above.
-    """
-    count = numbers.shape[-1]
-    below = np.maximum(bit_length((_means(numbers) * np.log(2)).astype(np.int64)) - 1, 0)
-    shifted = numbers >> below.astype(numbers.dtype)[:, None]
-    bits = np.add.reduce(shifted, axis=-1, dtype=np.int64) + count * (below + 1)
-    shifted >>= 1
-    wider_bits = np.add.reduce(shifted, axis=-1, dtype=np.int64) + count * (below + 2)
-    wider = wider_bits < bits
-    return below + wider, np.where(wider, wider_bits, bits)
+    def rice(self, totals: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Return the width of the low bits that makes numbers of these sums smallest, and the
+        size in bits.
+
+        What the low bits hold is taken for half of what they can hold, on average.
+        """
+        half = self.count / 2
+        lifted = totals + half
+        width = np.maximum(np.frexp(lifted / self.count)[1].astype(np.int64) - 1, 0)
+        return width, self.count * (width + 1) - half + np.ldexp(lifted, -width)

@@ -497,7 +497,7 @@ def _put(bits: LowBits, coded: Coded, starts: IntArray, gap_bits: IntArray) -> N
         gap_width = np.repeat(coded.table_width[tables], counts)
         within = np.arange(len(coded.gaps)) - np.repeat(np.cumsum(counts) - counts, counts)
         position = np.repeat(starts[tables], counts) + within * gap_width
-        bits.put(position, gap_width, coded.gaps.astype(np.uint64))
+        bits.put(position, coded.gaps.astype(np.uint64))
     rows = np.flatnonzero(coded.width)
     if len(rows):
         bits.put_rows(starts[rows] + gap_bits[rows], coded.width[rows], coded.residuals[rows])

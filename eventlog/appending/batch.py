@@ -30,6 +30,14 @@ BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
 CALLERS_AT_ONCE: Final = 32
 """Callers told of their outcome before the event loop looks for other work."""
 
+LARGE_APPEND_BYTES: Final = 16 * 1024
+"""Whose payloads take so much is told alone. He makes his next append (frames to encode) before the
+loop goes on, and what stands ready should be on its way to the database by then."""
+
+TURNS_TO_BEGIN: Final = 3
+"""Turns of the event loop from an append to the statement that stores it: of the writer, of the
+commit's task, and of the connection, which sends at the end of a turn."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -188,12 +196,18 @@ class Batch:
     async def settle(self) -> None:
         """Hand every caller his outcome, a few at a time: the batch is committed."""
         told = list(zip(self.requests, self.outcomes, strict=True))
+        at_once = 0
         try:
-            for start in range(0, len(told), CALLERS_AT_ONCE):
-                if start:
+            for request, outcome in told:
+                if request.payload_bytes >= LARGE_APPEND_BYTES:
+                    at_once = 0
+                    for _ in range(TURNS_TO_BEGIN):
+                        await asyncio.sleep(0)
+                elif at_once == CALLERS_AT_ONCE:
+                    at_once = 0
                     await asyncio.sleep(0)
-                for request, outcome in told[start : start + CALLERS_AT_ONCE]:
-                    request.settle(outcome)
+                at_once += 1
+                request.settle(outcome)
         finally:
             for request, outcome in told:
                 request.settle(outcome)

@@ -30,7 +30,14 @@ import asyncpg
 
 from domain.errors import InvalidInput, Unavailable
 from eventlog.appending.appends import NO_STREAM, Append
-from eventlog.appending.batch import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Batch, Head, Known
+from eventlog.appending.batch import (
+    BATCH_BYTES_MAX,
+    BATCH_EVENTS_MAX,
+    LARGE_APPEND_BYTES,
+    Batch,
+    Head,
+    Known,
+)
 from eventlog.appending.lookup import read_head, read_known, read_versions
 from eventlog.appending.storage import BatchStorage, encode
 from eventlog.database import CONNECTION_LOST, Pool
@@ -307,7 +314,9 @@ class Writer:
             self._batch is not None
             and not self._under_way
             and not self._failed
-            and len(batch.events) >= SHARE_EVENTS_MIN
+            and (
+                len(batch.events) >= SHARE_EVENTS_MIN or batch.payload_bytes >= LARGE_APPEND_BYTES
+            )
             and 2 * len(self._batch.events) >= len(batch.events)
         )
 

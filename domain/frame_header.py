@@ -140,6 +140,11 @@ class FrameHeader:
         return np.array([channel.offset for channel in self.channels])
 
     @cached_property
+    def single(self) -> npt.NDArray[np.bool_]:
+        """For each channel whether its values are float32: shape (n_channels,)."""
+        return np.array([channel.value_type == "f4" for channel in self.channels])
+
+    @cached_property
     def uniform_type(self) -> str | None:
         """The numeric type of all values where they share a type and one clock, else None."""
         types = {channel.value_type for channel in self.channels}

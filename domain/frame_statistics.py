@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -157,11 +158,20 @@ def pack_statistics(frame: Frame) -> bytes:
 
 def pack_statistics_many(frames: Sequence[Frame]) -> list[bytes]:
     """Return `pack_statistics` of each of `frames`; together they cost less."""
+    whole: list[bytes] = [b""] * len(frames)
     packed: list[dict[int, _Packed]] = [{} for _ in frames]
     for stack in stacked(frames):
-        for place, of_frame in zip(stack.places, _packed_stack(stack), strict=True):
+        numbers = _Numbers(stack)
+        if stack.all_good and len(stack.indexes) == len(stack.frames[0].values):
+            for place, joined in zip(stack.places, numbers.joined(), strict=True):
+                whole[place] = joined
+            continue
+        for place, of_frame in zip(stack.places, numbers.packed(), strict=True):
             packed[place].update(of_frame)
-    return [_joined(frame, parts) for frame, parts in zip(frames, packed, strict=True)]
+    return [
+        done or _joined(frame, parts)
+        for frame, parts, done in zip(frames, packed, whole, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,56 +219,90 @@ def _cut(text: str) -> bytes:
     return text.encode()[:TEXT_BYTES_KEPT].decode(errors="ignore").encode()
 
 
-def _packed_stack(stack: FrameStack) -> Iterator[dict[int, _Packed]]:
-    """Yield, for each frame of `stack`, its channels packed, by the index of the first of a run."""
-    records = _counted(stack)
-    fields = np.zeros((*records.shape, len(FIELDS)), np.int64)
-    exact = np.zeros(records.shape, np.bool_)
-    decimals = np.zeros(records.shape, np.int64)
-    for channels, frames, scaled in _alike(stack):
-        found = _integer_fields(scaled)
-        shape = len(frames), len(channels)
-        at = np.ix_(frames, channels)
-        exact[at], decimals[at] = found[0].reshape(shape), scaled.decimals.reshape(shape)
-        fields[at] = found[1].reshape(*shape, len(FIELDS))
-    modes = _check_integers(stack, records, fields, exact, decimals)
-    sizes = _sizes(fields, modes)
-    descriptors = np.stack(
-        (
-            modes | np.where(records["good_count"] < records["reading_count"], NOT_ALL_GOOD, 0),
-            decimals << 4 | sizes[..., 0],
-            sizes[..., 1] << 4 | sizes[..., 4],
-            sizes[..., 5],
-        ),
-        axis=-1,
-    ).astype(np.uint8)
-    # Every number in as many of its bytes as it takes, one after the other.
-    numbers = (
-        fields.view(np.uint8).reshape(*fields.shape, 8)[np.arange(8) < sizes[..., None]].tobytes()
-    )
-    lengths = sizes.sum(axis=-1)
-    whole = stack.all_good and len(stack.indexes) == len(stack.frames[0].header.channels)
-    begin = 0
-    for of_frame, each, total, described in zip(
-        records, lengths.tolist(), lengths.sum(axis=-1).tolist(), descriptors, strict=True
-    ):
-        raw = described.tobytes()
-        if whole:
-            yield {stack.indexes[0]: _Packed(raw, numbers[begin : begin + total])}
-            begin += total
-            continue
-        packed = {}
-        for channel, length in enumerate(each):
-            descriptor = raw[4 * channel : 4 * channel + 4]
-            good = b""
-            if descriptor[0] & NOT_ALL_GOOD and descriptor[0] & MODE != NOTHING:
-                record = of_frame[channel]
-                good = GOOD.pack(record["good_count"], record["first_ns"], record["last_ns"])
-            packed[stack.indexes[channel]] = _Packed(
-                descriptor, numbers[begin : begin + length], good
+class _Numbers:
+    """The numbers of `stack` in bytes, and what describes them."""
+
+    def __init__(self, stack: FrameStack) -> None:
+        self._stack = stack
+        shape = stack.shape[:2]
+        self._counted = None if stack.all_good else _counted(stack)
+        good_count = (
+            np.full(shape, stack.shape[2], np.uint32)
+            if self._counted is None
+            else self._counted["good_count"]
+        )
+        fields = np.zeros((*shape, len(FIELDS)), np.int64)
+        exact = np.zeros(shape, np.bool_)
+        decimals = np.zeros(shape, np.int64)
+        for channels, frames, scaled in _alike(stack):
+            found = _integer_fields(scaled)
+            if len(channels) * len(frames) == exact.size:
+                exact, decimals = found[0].reshape(shape), scaled.decimals.reshape(shape).copy()
+                fields = found[1].reshape(*shape, len(FIELDS))
+                break
+            part = len(frames), len(channels)
+            at = np.ix_(frames, channels)
+            exact[at], decimals[at] = found[0].reshape(part), scaled.decimals.reshape(part)
+            fields[at] = found[1].reshape(*part, len(FIELDS))
+        modes = _check_integers(stack, good_count, fields, exact, decimals)
+        sizes = _sizes(fields, modes)
+        described = np.empty((*shape, 4), np.uint8)
+        described[..., 0] = modes
+        if self._counted is not None:
+            described[good_count < stack.shape[2], 0] |= NOT_ALL_GOOD
+        described[..., 1] = decimals << 4 | sizes[..., 0]
+        described[..., 2] = sizes[..., 1] << 4 | sizes[..., 4]
+        described[..., 3] = sizes[..., 5]
+        self._descriptors = described.tobytes()
+        # Every number in as many of its bytes as it takes, one after the other.
+        said = fields.view(np.uint8).reshape(*fields.shape, 8)[_BYTES < sizes[..., None]]
+        self._numbers = said.tobytes()
+        self._lengths = sizes.sum(axis=-1)
+
+    def joined(self) -> Iterator[bytes]:
+        """Yield the statistics of each frame, of all whose channels these are the numbers."""
+        size = 4 * len(self._stack.indexes)
+        begin = 0
+        for place, (frame, total) in enumerate(
+            zip(self._stack.frames, self._lengths.sum(axis=-1).tolist(), strict=True)
+        ):
+            header = frame.header.packed
+            clock = CLOCK.pack(
+                self._stack.shape[2], frame.window_start_ns, frame.window_end_ns
             )
-            begin += length
-        yield packed
+            yield b"".join(
+                (
+                    HEAD.pack(STATISTICS_VERSION, len(header)),
+                    header,
+                    clock,
+                    self._descriptors[size * place : size * (place + 1)],
+                    self._numbers[begin : begin + total],
+                )
+            )
+            begin += total
+
+    def packed(self) -> Iterator[dict[int, _Packed]]:
+        """Yield, for each frame, its channels packed, by their index."""
+        stack = self._stack
+        counted = _counted(stack) if self._counted is None else self._counted
+        begin = at = 0
+        for of_frame, lengths in zip(counted, self._lengths.tolist(), strict=True):
+            packed = {}
+            for channel, length in enumerate(lengths):
+                descriptor = self._descriptors[at : at + 4]
+                good = b""
+                if descriptor[0] & NOT_ALL_GOOD and descriptor[0] & MODE != NOTHING:
+                    record = of_frame[channel]
+                    good = GOOD.pack(record["good_count"], record["first_ns"], record["last_ns"])
+                packed[stack.indexes[channel]] = _Packed(
+                    descriptor, self._numbers[begin : begin + length], good
+                )
+                begin += length
+                at += 4
+            yield packed
+
+
+_BYTES: Final = np.arange(8)
 
 
 def _alike(stack: FrameStack) -> Iterator[tuple[list[int], list[int], Scaled]]:
@@ -289,20 +333,17 @@ def _integer_fields(scaled: Scaled) -> tuple[npt.NDArray[np.bool_], IntArray]:
     span = above.max(axis=1).astype(np.int64)
     exact = scaled.exact & (np.abs(low) < SPREAD_MAX / 8)
     exact &= span.astype(np.float64) ** 2 * above.shape[1] < SQUARES_MAX
-    fields = (
-        low,
-        span,
-        above[:, 0],
-        above[:, -1],
-        above.sum(axis=1, dtype=np.int64),
-        np.einsum("ij,ij->i", above, above, dtype=np.int64),
-    )
-    return exact, np.stack(fields, axis=1)
+    fields = np.empty((len(low), len(FIELDS)), np.int64)
+    fields[:, 0], fields[:, 1] = low, span
+    fields[:, 2], fields[:, 3] = above[:, 0], above[:, -1]
+    fields[:, 4] = above.sum(axis=1, dtype=np.int64)
+    fields[:, 5] = np.einsum("ij,ij->i", above, above, dtype=np.int64)
+    return exact, fields
 
 
 def _check_integers(
     stack: FrameStack,
-    records: Records,
+    good_count: npt.NDArray[np.uint32],
     fields: IntArray,
     exact: npt.NDArray[np.bool_],
     decimals: IntArray,
@@ -313,28 +354,31 @@ def _check_integers(
     never turns the order of two numbers around, nor makes two of one. Their sums are computed
     from the readings where the integers might not give them back.
     """
-    good = records["good_count"] > 0
-    sure = sums_are_sure(records["good_count"], fields, maps_of(stack.channels, decimals))
-    float_sums = np.zeros(exact.shape, np.bool_)
+    good = good_count > 0
+    maps = maps_of(stack.frames[0].header, stack.indexes, decimals)
+    sure = sums_are_sure(good_count, fields, maps)
     unsure = good & ~(exact & sure)
-    if unsure.any():
-        _fill_all(stack, records)
-        rebuilt = records.copy()
-        with np.errstate(over="ignore", invalid="ignore"):
-            fill_from_integers(rebuilt, fields, maps_of(stack.channels, decimals))
-            magnitude = np.sqrt(records["good_count"] * records["sum_of_squares"])
-            close = np.abs(rebuilt["sum"] - records["sum"]) <= SUM_TOLERANCE * magnitude
-            close &= (
-                np.abs(rebuilt["sum_of_squares"] - records["sum_of_squares"])
-                <= SUM_TOLERANCE * records["sum_of_squares"]
-            )
-        close &= records["good_count"] <= INTEGER_SUM_COUNT_MAX
-        for name in FIELDS[:4]:
-            exact &= (rebuilt[name] == records[name]) | sure
-        floats = np.stack([records[name] for name in FIELDS], axis=-1).view(np.int64)
-        float_sums = exact & ~close & ~sure
-        fields[float_sums, 4:] = floats[float_sums, 4:]
-        fields[~exact] = floats[~exact]
+    if not unsure.any():
+        # Without a GOOD reading all fields are zero.
+        return np.where(good, INTEGERS, NOTHING)
+    records = _counted(stack)
+    _fill_all(stack, records)
+    rebuilt = records.copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        fill_from_integers(rebuilt, fields, maps)
+        magnitude = np.sqrt(records["good_count"] * records["sum_of_squares"])
+        close = np.abs(rebuilt["sum"] - records["sum"]) <= SUM_TOLERANCE * magnitude
+        close &= (
+            np.abs(rebuilt["sum_of_squares"] - records["sum_of_squares"])
+            <= SUM_TOLERANCE * records["sum_of_squares"]
+        )
+    close &= records["good_count"] <= INTEGER_SUM_COUNT_MAX
+    for name in FIELDS[:4]:
+        exact &= (rebuilt[name] == records[name]) | sure
+    floats = np.stack([records[name] for name in FIELDS], axis=-1).view(np.int64)
+    float_sums = exact & ~close & ~sure
+    fields[float_sums, 4:] = floats[float_sums, 4:]
+    fields[~exact] = floats[~exact]
     decimals[~exact] = 0
     fields[~good] = 0
     modes = np.where(exact, np.where(float_sums, INTEGERS | FLOAT_SUMS, INTEGERS), FLOATS)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from domain.errors import MalformedFrame
-from domain.frame_header import ChannelHeader, FrameHeader
+from domain.frame_header import FrameHeader
 from domain.frame_layout import DECIMALS_MAX, POWERS
 from domain.frames import FloatArray, IntArray
 
@@ -144,12 +144,11 @@ def sums_are_sure(
 _ROUNDINGS: Final = 64 * 2.0**-53
 
 
-def maps_of(channels: Sequence[ChannelHeader], decimals: IntArray) -> ChannelMaps:
+def maps_of(header: FrameHeader, indexes: Sequence[int], decimals: IntArray) -> ChannelMaps:
+    """Return the maps of the channels at `indexes`, with as many `decimals` each."""
+    at = slice(None) if len(indexes) == len(header.channels) else list(indexes)
     return ChannelMaps(
-        _POWERS[decimals],
-        np.array([channel.factor for channel in channels]),
-        np.array([channel.offset for channel in channels]),
-        np.array([channel.value_type == "f4" for channel in channels]),
+        _POWERS[decimals], header.factors[at], header.offsets[at], header.single[at]
     )
 
 
@@ -194,7 +193,7 @@ class StatisticsReader:
             raise MalformedFrame("frame.statistics", "too many decimals", limit=DECIMALS_MAX)
         records = every.copy()
         with np.errstate(over="ignore", invalid="ignore"):
-            fill_from_integers(records, fields, maps_of(self._header.channels, decimals))
+            fill_from_integers(records, fields, maps_of(self._header, range(len(self._header.channels)), decimals))
         floats = fields.view(np.float64)
         for place, name in enumerate(FIELDS):
             as_floats = modes & MODE == FLOATS

@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from domain.integer_columns import IntArray
 
-TOGETHER: Final = 4
-TOGETHER_WIDTH_MAX: Final = 56 // TOGETHER
-"""Bits of a number of which so many are put together before they are placed."""
+_TOGETHER: Final = ((4, 14), (2, 28), (1, 56))
+"""So many numbers of so many bits at the most are put together before they are placed."""
 
 Numbers = npt.NDArray[Any]
 
@@ -56,30 +55,29 @@ class LowBits:
 
     def put_rows(self, starts: IntArray, widths: IntArray, rows: Numbers) -> None:
         """Put the low bits of `rows`, shape (n_rows, n), from the bits `starts` on, end to end."""
-        few = widths <= TOGETHER_WIDTH_MAX
-        if few.all():
-            self._put_together(starts, widths, rows)
-            return
-        if few.any():
-            self._put_together(starts[few], widths[few], rows[few])
-        width = widths[~few, None]
-        numbers = rows[~few].astype(np.uint64)
-        numbers &= ((np.int64(1) << width) - 1).astype(np.uint64)
-        self.put(starts[~few, None] + np.arange(rows.shape[1]) * width, numbers)
+        narrowest = 0
+        for together, widest in _TOGETHER:
+            at = np.flatnonzero((widths > narrowest) & (widths <= widest))
+            if len(at) == len(widths):
+                self._put_together(starts, widths, rows, together)
+            elif len(at):
+                self._put_together(starts[at], widths[at], rows[at], together)
+            narrowest = widest
 
-    def _put_together(self, starts: IntArray, widths: IntArray, rows: Numbers) -> None:
+    def _put_together(
+        self, starts: IntArray, widths: IntArray, rows: Numbers, together: int
+    ) -> None:
         width = widths[:, None]
         low = rows & ((np.int64(1) << width) - 1).astype(rows.dtype)
-        shift = width.view(np.uint64)
-        together = low[:, ::TOGETHER].astype(np.uint64)
-        for place in range(1, min(TOGETHER, low.shape[1])):
-            part = low[:, place::TOGETHER].astype(np.uint64)
-            part <<= shift * np.uint64(place)
-            if part.shape == together.shape:
-                together |= part
+        joined = low[:, ::together].astype(np.uint64)
+        for place in range(1, min(together, low.shape[1])):
+            part = low[:, place::together].astype(np.uint64)
+            part <<= (width * place).view(np.uint64)
+            if part.shape == joined.shape:
+                joined |= part
             else:  # the last ones of a row are fewer
-                together[:, : part.shape[1]] |= part
-        self.put(starts[:, None] + width * TOGETHER * np.arange(together.shape[1]), together)
+                joined[:, : part.shape[1]] |= part
+        self.put(starts[:, None] + width * together * np.arange(joined.shape[1]), joined)
 
     def put(self, position: IntArray, numbers: npt.NDArray[np.uint64]) -> None:
         """Put `numbers`, of `width` bits each (an array that broadcasts), at `position`.
@@ -97,12 +95,13 @@ class LowBits:
         return self._words.tobytes()
 
 
-def unary_ends(rows: Numbers) -> IntArray:
-    """Return where the ones of `rows` in unary lie, and so how many bits: int64, shape as `rows`.
+def unary_ends(rows: Numbers) -> Numbers:
+    """Return where the ones of `rows` in unary lie, and so how many bits: as `rows`.
 
     Each number is that many zeros and a one; the first bit of a row is number 1.
     """
-    ends = np.cumsum(rows + 1, axis=1, dtype=np.int64)
+    # Four bytes hold it: numbers of four bytes are coded in about two bits of unary each.
+    ends = np.cumsum(rows + 1, axis=1, dtype=rows.dtype)
     return ends
 
 

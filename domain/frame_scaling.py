@@ -66,7 +66,8 @@ def _scaled_floats(matrix: Column) -> Scaled:
         known[unsure] += 1
         exact[unsure], scaled[unsure] = _scaled(matrix[unsure], known[unsure])
         unsure = unsure[~exact[unsure] & (known[unsure] < DECIMALS_MAX)]
-    scaled[~exact] = 0
+    if not exact.all():
+        scaled[~exact] = 0
     low = scaled.min(axis=1)
     scaled -= low[:, None]
     narrow = scaled.max(initial=0) <= NARROW_SPAN_MAX
@@ -86,8 +87,11 @@ def _decimals(sample: Column) -> IntArray:
 def _scaled(matrix: Column, decimals: IntArray) -> tuple[BoolArray, FloatArray]:
     """Return for each row whether that many decimals hold it bit by bit, and its integers."""
     same, scaled = _rounded(matrix, _POWERS[decimals][:, None])
-    small = (scaled.max(axis=1) < SPREAD_MAX / 2) & (scaled.min(axis=1) > -SPREAD_MAX / 2)
-    return same.all(axis=1) & small, scaled
+    # All of them together, first: along rows it takes a multiple of that.
+    exact: BoolArray = np.ones(len(matrix), np.bool_) if same.all() else same.all(axis=1)
+    if not (scaled.max() < SPREAD_MAX / 2 and scaled.min() > -SPREAD_MAX / 2):
+        exact &= (scaled.max(axis=1) < SPREAD_MAX / 2) & (scaled.min(axis=1) > -SPREAD_MAX / 2)
+    return exact, scaled
 
 
 def _rounded(matrix: Column, power: FloatArray) -> tuple[BoolArray, FloatArray]:

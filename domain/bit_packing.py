@@ -88,7 +88,9 @@ class LowBits:
         np.add.at(self._words, word, (numbers << up).reshape(-1))
         # What does not fit in; a shift by 64 would be none.
         word += 1
-        np.add.at(self._words, word, ((numbers >> np.uint64(1)) >> (up ^ np.uint64(63))).reshape(-1))
+        np.add.at(
+            self._words, word, ((numbers >> np.uint64(1)) >> (up ^ np.uint64(63))).reshape(-1)
+        )
 
     def packed(self) -> bytes:
         """Return the bytes."""
@@ -101,8 +103,7 @@ def unary_ends(rows: Numbers) -> Numbers:
     Each number is that many zeros and a one; the first bit of a row is number 1.
     """
     # Four bytes hold it: numbers of four bytes are coded in about two bits of unary each.
-    ends = np.cumsum(rows + 1, axis=1, dtype=rows.dtype)
-    return ends
+    return np.cumsum(rows + 1, axis=1, dtype=rows.dtype)
 
 
 def packed_ones(places: list[IntArray], byte_count: int) -> bytes:

@@ -455,319 +455,23 @@ def _described(columns: _Columns) -> list[bytes]:
         [(unary_section.starts[at, None] - 1 + ends).reshape(-1) for at, ends in above],
         unary_section.byte_count,
     )
-    is_table, has_drift = kind & TABLE != 0, kind & DRIFT != 0
-    first = np.where(is_table, low, base)
-    size = np.maximum(byte_length(first), byte_length(drift))
     described = np.empty((count, 3), np.uint8)
+    first = np.where(kind & TABLE != 0, low, base)
+    size = np.maximum(byte_length(first), byte_length(drift))
     described[:, 0], described[:, 1] = kind, width
     described[:, 2] = columns.exponents << 4 | size
     descriptors = described.tobytes()
-    # Base, drift and table in 19 bytes for each column, and which of them are written.
-    fields, given = np.empty((count, 19), np.uint8), np.empty((count, 19), np.bool_)
-    fields[:, :8] = first.view(np.uint8).reshape(count, 8)
-    fields[:, 8:16] = drift.view(np.uint8).reshape(count, 8)
-    fields[:, 16], fields[:, 17], fields[:, 18] = table_count - 1, table_width, base
-    np.less(_BYTES, size[:, None], out=given[:, :8])
-    np.logical_and(given[:, :8], has_drift[:, None], out=given[:, 8:16])
-    given[:, 16:] = is_table[:, None]
-    raw = fields[given].tobytes()
+    tables = np.stack((table_count - 1, table_width, base), axis=1).astype(np.uint8)
+    raw, raw_ends = _parameters(kind, size, np.stack((first, drift), axis=1), tables)
     ends = np.concatenate(([0], np.cumsum(frame_columns)))
-    raw_ends = np.concatenate(([0], np.cumsum(given.sum(axis=1))))[ends].tolist()
+    cuts = raw_ends[ends].tolist()
     return [
         b"".join((descriptors[3 * begin : 3 * end], raw[raw_begin:raw_end], numbers, unary))
         for begin, end, raw_begin, raw_end, numbers, unary in zip(
             ends[:-1].tolist(),
             ends[1:].tolist(),
-            raw_ends[:-1],
-            raw_ends[1:],
-            section.cut(bits.packed()),
-            unary_section.cut(ones),
-            strict=True,
-        )
-    ]
-
-
-_BYTES: Final = np.arange(8)
-
-
-def _put(self, numbers: IntArray, low: IntArray, above: Above) -> None:
-        alike = self.alike.setdefault(above.shape[1], _Alike())
-        alike.columns.append(numbers)
-        alike.low.append(low)
-        alike.above.append(above)
-
-
-@dataclass(frozen=True, slots=True)
-class _Integers:
-    """Rows of integers times powers of ten.
-
-    Parameters
-    ----------
-    low : the smallest of each row
-    above : how far above it they lie, shape (n_rows, n)
-    sound : whether they are such at all
-    """
-
-    exponents: IntArray
-    low: IntArray
-    above: Above
-    sound: BoolArray
-
-    def rows(self, kept: BoolArray) -> _Integers:
-        """Return the rows that are `kept`."""
-        if kept.all():
-            return self
-        return _Integers(self.exponents[kept], self.low[kept], self.above[kept], self.sound[kept])
-
-
-def _encoded_together(frames: Sequence[Frame]) -> list[bytes]:
-    alike: dict[tuple[str, int, int] | None, list[int]] = {}
-    for place, frame in enumerate(frames):
-        alike.setdefault(_matrix_shape(frame), []).append(place)
-    others = alike.pop(None, [])
-    matrices: list[tuple[IntArray, _Integers, _Integers]] = []
-    frame_columns = [1 + len(frame.values) for frame in frames]
-    for members in alike.values():
-        clocks, values = _matrix([frames[place] for place in members])
-        sound = clocks.sound & values.sound.reshape(len(members), -1).all(axis=1)
-        places = np.array(members)
-        others += places[~sound].tolist()
-        if sound.any():
-            of_values = np.repeat(sound, len(values.sound) // len(members))
-            matrices.append((places[sound], clocks.rows(sound), values.rows(of_values)))
-    each = _each([frames[place] for place in others])
-    for place, of_frame in zip(others, each, strict=True):
-        frame_columns[place] = len(of_frame)
-    columns = _Columns(frame_columns)
-    for matrix in matrices:
-        columns.put_matrix(*matrix)
-    for place, of_frame in zip(others, each, strict=True):
-        columns.put(place, of_frame)
-    return [
-        _joined(frame, packed, described)
-        for frame, packed, described in zip(
-            frames, columns.packed, _described(columns), strict=True
-        )
-    ]
-
-
-def _matrix_shape(frame: Frame) -> tuple[str, int, int] | None:
-    """Return type, channels and length of what is one matrix of GOOD numbers; else None."""
-    header = frame.header
-    if header.uniform_type is None or header.rates_hz[0] is not None or not frame.all_good:
-        return None
-    return header.uniform_type, len(frame.values), len(frame.clocks[0])
-
-
-def _matrix(frames: Sequence[Frame]) -> tuple[_Integers, _Integers]:
-    """Return clocks and values of `frames`, which have one `_matrix_shape`."""
-    channels = len(frames[0].values)
-    rows = shared_rows(frames)
-    if rows is None:
-        together = np.concatenate([column for frame in frames for column in frame.values])
-        scaled = exact_integers(together.reshape(len(frames) * channels, -1))
-    else:
-        shared, first = rows
-        scaled = scaled_rows(shared).rows(slice(first, first + len(frames) * channels))
-    values = _Integers(scaled.decimals, scaled.low, scaled.above, scaled.exact)
-    return _clock_rows(np.array([frame.clocks[0] for frame in frames])), values
-
-
-def _each(frames: Sequence[Frame]) -> list[list[_Column]]:
-    """Return the columns of each of `frames`, one by one."""
-    scaled = _scaled_columns(frames)
-    return [list(_columns(frame, scaled)) for frame in frames]
-
-
-_Scaled = Iterator[_Column | None]
-
-
-def _columns(frame: Frame, scaled: _Scaled) -> Iterator[_Column]:
-    """Yield the columns of `frame`: of its clocks, its channels, and then their masks."""
-    for clock, rate_hz in zip(frame.clocks, frame.header.rates_hz, strict=True):
-        yield _clock_column(clock if rate_hz is None else clock[:1], len(clock))
-    masks = []
-    for channel, values, quality in zip(
-        frame.header.channels, frame.values, frame.qualities, strict=True
-    ):
-        masked = quality is not good_mask(len(quality)) and bool(quality.any())
-        column = _text_column(values) if channel.is_text else next(scaled)
-        if column is None:
-            column = _packed_column(values)
-        if masked:
-            column.flags |= MASKED
-            masks.append(quality)
-        yield column
-    for quality in masks:
-        low = int(quality.min())
-        yield _Column(low, quality.astype(np.int32) - low)
-
-
-def _clock_column(clock: IntArray, length: int) -> _Column:
-    """Return a clock as ticks of the largest power of ten that divides all its times."""
-    rows = _clock_rows(clock[None])
-    if not rows.sound[0]:
-        return _packed_column(clock)
-    above = rows.above[0]
-    return _Column(
-        int(rows.low[0]),
-        above if len(clock) == length else np.broadcast_to(above, length),
-        int(rows.exponents[0]),
-    )
-
-
-def _clock_rows(clocks: IntArray) -> _Integers:
-    """Return clocks, shape (n_frames, n), as ticks of the largest power of ten for each."""
-    start = clocks[:, 0]
-    divisor = np.gcd(start, 0)
-    if clocks.shape[1] > 1:
-        steps = clocks[:, 1:] - clocks[:, :-1]
-        divisor = np.gcd(start, steps[:, 0])
-        uneven = np.flatnonzero((steps != steps[:, :1]).any(axis=1))
-        divisor[uneven] = np.gcd(divisor[uneven], np.gcd.reduce(steps[uneven], axis=1))
-    exponents = (divisor[:, None] % _TICKS[1:] == 0).sum(axis=1)
-    exponents[divisor == 0] = 0
-    tick = _TICKS[exponents]
-    low, high = clocks.min(axis=1), clocks.max(axis=1)
-    # As floats, because two times may lie further apart than int64 can tell.
-    span = high.astype(np.float64) - low
-    sound = span < np.minimum(SPREAD_MAX * tick, 2.0**62)
-    above = (clocks - low[:, None]) // tick[:, None]
-    above[~sound] = 0
-    return _Integers(exponents, low // tick, narrowed(above, above.max(axis=1)), sound)
-
-
-_TICKS: Final = 10 ** np.arange(TICK_EXPONENT_MAX + 1, dtype=np.int64)
-
-
-def _text_column(values: Values) -> _Column:
-    """Return texts as indexes into their distinct ones, in the order of first use."""
-    places: dict[str, int] = {}
-    indexes = np.array([places.setdefault(text, len(places)) for text in values.tolist()], np.int32)
-    texts = [text.encode() for text in places]
-    table = struct.pack(f"<I{len(texts)}H", len(texts), *map(len, texts)) + b"".join(texts)
-    return _Column(0, indexes, packed=table)
-
-
-def _packed_column(values: Values) -> _Column:
-    """Return values in the bytes of their type, by what compresses better."""
-    itemsize = values.dtype.itemsize
-    bits = np.ascontiguousarray(values).view(f"<u{itemsize}")
-    differing = bits.copy()
-    differing[1:] ^= bits[:-1]
-    candidates = [
-        column.view(np.uint8).reshape(len(column), itemsize).T.tobytes()
-        for column in (bits, differing)
-    ]
-    sizes = [len(compressed(candidate)) for candidate in candidates]
-    packing = XOR_SHUFFLED if sizes[1] < sizes[0] else SHUFFLED
-    return _Column(packed=candidates[packing], packing=packing, flags=PACKED)
-
-
-def _scaled_columns(frames: Sequence[Frame]) -> _Scaled:
-    """Return, for each numeric channel of `frames`, its integers.
-
-    None stands for a channel whose values are no integers by a power of ten, or too far apart.
-    """
-    columns: list[Values] = []
-    masks: list[npt.NDArray[np.uint8] | None] = []
-    alike: dict[tuple[str, int], list[int]] = {}
-    for frame in frames:
-        for channel, values, quality in zip(
-            frame.header.channels, frame.values, frame.qualities, strict=True
-        ):
-            if channel.is_text:
-                continue
-            alike.setdefault((channel.value_type, len(values)), []).append(len(columns))
-            columns.append(values)
-            masks.append(None if quality is good_mask(len(quality)) else quality)
-    found: list[_Column | None] = [None] * len(columns)
-    for places in alike.values():
-        matrix = np.concatenate([columns[place] for place in places]).reshape(len(places), -1)
-        for row, place in enumerate(places):
-            mask = masks[place]
-            if mask is not None and mask.any():
-                matrix[row] = _filled(matrix[row], mask)
-        scaled = exact_integers(matrix)
-        for row, place in enumerate(places):
-            if scaled.exact[row]:
-                found[place] = _Column(
-                    int(scaled.low[row]), scaled.above[row], int(scaled.decimals[row])
-                )
-    return iter(found)
-
-
-def _filled(column: Values, quality: npt.NDArray[np.uint8]) -> Values:
-    """Return `column` with each MISSING value replaced by the last present one (0 before any)."""
-    present = np.where(quality != Quality.MISSING, np.arange(1, len(column) + 1), 0)
-    latest = np.maximum.accumulate(present)
-    return np.concatenate((np.zeros(1, column.dtype), column))[latest]
-
-
-# --- from integers to bytes ---------------------------------------------------------------
-
-
-def _described(columns: _Columns) -> list[bytes]:
-    """Return for each frame the descriptors and parameters of its columns, and their bits."""
-    frame_columns = columns.frame_columns
-    # Of packed columns all is zero, besides what they say of themselves.
-    count = len(columns.flags)
-    kind, width = columns.flags, columns.packings
-    low, base, drift, table_count, table_width, low_bits, unary_bits = np.zeros(
-        (7, count), np.int64
-    )
-    groups: list[tuple[IntArray, Coded]] = []
-    above: list[tuple[IntArray, Above]] = []
-    for alike in columns.alike.values():
-        at = np.concatenate(alike.columns)
-        coded = choose_above(np.concatenate(alike.low), np.concatenate(alike.above))
-        groups.append((at, coded))
-        kind[at] |= coded.kind
-        width[at] = coded.width
-        low[at], base[at], drift[at] = coded.low, coded.base, coded.drift
-        table_count[at], table_width[at] = coded.table_count, coded.table_width
-        low_bits[at] = coded.residuals.shape[1] * coded.width
-        unary = np.flatnonzero(coded.kind & UNARY)
-        quotients = coded.residuals[unary]
-        quotients >>= coded.width[unary, None].astype(quotients.dtype)
-        ends = unary_ends(quotients)
-        unary_bits[at[unary]] = ends[:, -1]
-        above.append((at[unary], ends))
-    gap_bits = np.maximum(table_count - 1, 0) * table_width
-    section = Sections(gap_bits + low_bits, frame_columns)
-    bits = LowBits(section.byte_count)
-    for at, coded in groups:
-        _put(bits, coded, section.starts[at], gap_bits[at])
-    unary_section = Sections(unary_bits, frame_columns)
-    ones = packed_ones(
-        [(unary_section.starts[at, None] - 1 + ends).reshape(-1) for at, ends in above],
-        unary_section.byte_count,
-    )
-    is_table, has_drift = kind & TABLE != 0, kind & DRIFT != 0
-    first = np.where(is_table, low, base)
-    size = np.maximum(byte_length(first), byte_length(drift))
-    described = np.empty((count, 3), np.uint8)
-    described[:, 0], described[:, 1] = kind, width
-    described[:, 2] = columns.exponents << 4 | size
-    descriptors = described.tobytes()
-    # Base, drift and table in 19 bytes for each column, and which of them are written.
-    fields, given = np.empty((count, 19), np.uint8), np.empty((count, 19), np.bool_)
-    fields[:, :8] = first.view(np.uint8).reshape(count, 8)
-    fields[:, 8:16] = drift.view(np.uint8).reshape(count, 8)
-    fields[:, 16], fields[:, 17], fields[:, 18] = table_count - 1, table_width, base
-    np.less(_BYTES, size[:, None], out=given[:, :8])
-    np.logical_and(given[:, :8], has_drift[:, None], out=given[:, 8:16])
-    given[:, 16:] = is_table[:, None]
-    raw = fields[given].tobytes()
-    ends = np.concatenate(([0], np.cumsum(frame_columns)))
-    raw_ends = np.concatenate(([0], np.cumsum(given.sum(axis=1))))[ends].tolist()
-    return [
-        b"".join((descriptors[3 * begin : 3 * end], raw[raw_begin:raw_end], numbers, unary))
-        for begin, end, raw_begin, raw_end, numbers, unary in zip(
-            ends[:-1].tolist(),
-            ends[1:].tolist(),
-            raw_ends[:-1],
-            raw_ends[1:],
+            cuts[:-1],
+            cuts[1:],
             section.cut(bits.packed()),
             unary_section.cut(ones),
             strict=True,
@@ -776,12 +480,29 @@ def _described(columns: _Columns) -> list[bytes]:
 
 
 def _parameters(
-    first: IntArray, drift: IntArray, size: IntArray, has_drift: BoolArray
-) -> tuple[npt.NDArray[np.uint8], BoolArray]:
-    """Return 16 bytes for each column, of base and drift, and which of them are written."""
-    numbers = np.stack((first, drift), axis=1).astype("<i8").view(np.uint8)
-    of_base = np.arange(8) < size[:, None]
-    return numbers, np.concatenate((of_base, of_base & has_drift[:, None]), axis=1)
+    kind: IntArray, size: IntArray, numbers: IntArray, tables: npt.NDArray[np.uint8]
+) -> tuple[bytes, IntArray]:
+    """Return base, drift and table of each column, as far as it has them, and where each ends.
+
+    Parameters
+    ----------
+    size : bytes of base and drift
+    numbers : base and drift of each
+    tables : the three bytes of a table of each
+    """
+    fields, given = np.empty((2, len(kind), 19), np.uint8)
+    written = given.view(np.bool_)
+    fields[:, :16] = numbers.astype("<i8", copy=False).view(np.uint8)
+    fields[:, 16:] = tables
+    np.less(_BYTES, size[:, None], out=written[:, :8])
+    np.logical_and(written[:, :8], (kind & DRIFT != 0)[:, None], out=written[:, 8:16])
+    written[:, 16:] = (kind & TABLE != 0)[:, None]
+    ends = np.zeros(len(kind) + 1, np.int64)
+    np.cumsum(np.add.reduce(given, axis=1, dtype=np.int64), out=ends[1:])
+    return fields[written].tobytes(), ends
+
+
+_BYTES: Final = np.arange(8)
 
 
 def _put(bits: LowBits, coded: Coded, starts: IntArray, gap_bits: IntArray) -> None:

@@ -88,7 +88,9 @@ def _scaled(matrix: Column, decimals: IntArray) -> tuple[BoolArray, FloatArray]:
     """Return for each row whether that many decimals hold it bit by bit, and its integers."""
     same, scaled = _rounded(matrix, _POWERS[decimals][:, None])
     # All of them together, first: along rows it takes a multiple of that.
-    exact: BoolArray = np.ones(len(matrix), np.bool_) if same.all() else same.all(axis=1)
+    exact: BoolArray = np.full(len(matrix), True)
+    if not same.all():
+        same.all(axis=1, out=exact)
     if not (scaled.max() < SPREAD_MAX / 2 and scaled.min() > -SPREAD_MAX / 2):
         exact &= (scaled.max(axis=1) < SPREAD_MAX / 2) & (scaled.min(axis=1) > -SPREAD_MAX / 2)
     return exact, scaled

@@ -262,12 +262,16 @@ def hash_frames(frames: Sequence[Frame]) -> None:
         values = rows.values.view(np.uint8)
         lines = np.zeros((len(values), values.shape[1] + 1), np.uint8)
         lines[:, :-1] = values
+        heads: dict[int, hashlib._Hash] = {}
         for frame in members:
             assert frame.rows is not None, "only frames with shared rows are among them"
             first = frame.rows[1]
             (rate_hz,) = frame.header.rates_hz
             (clock,) = frame.clocks
-            digest = hashlib.sha256(canonical_head(frame.header))
+            head = heads.get(id(frame.header))
+            if head is None:
+                head = heads[id(frame.header)] = hashlib.sha256(canonical_head(frame.header))
+            digest = head.copy()
             digest.update(struct.pack("<QI", frame.sequence, len(clock)))
             digest.update((clock if rate_hz is None else clock[:1]).data)
             digest.update(lines[first : first + len(frame.values)].data)

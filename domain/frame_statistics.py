@@ -255,7 +255,7 @@ class _Numbers:
         described[..., 3] = sizes[..., 5]
         self._descriptors = described.tobytes()
         # Every number in as many of its bytes as it takes, one after the other.
-        said = fields.view(np.uint8).reshape(*fields.shape, 8)[_BYTES < sizes[..., None]]
+        said = fields.view(np.uint8).reshape(*fields.shape, 8)[sizes[..., None] > _BYTES]
         self._numbers = said.tobytes()
         self._lengths = sizes.sum(axis=-1)
 
@@ -267,9 +267,7 @@ class _Numbers:
             zip(self._stack.frames, self._lengths.sum(axis=-1).tolist(), strict=True)
         ):
             header = frame.header.packed
-            clock = CLOCK.pack(
-                self._stack.shape[2], frame.window_start_ns, frame.window_end_ns
-            )
+            clock = CLOCK.pack(self._stack.shape[2], frame.window_start_ns, frame.window_end_ns)
             yield b"".join(
                 (
                     HEAD.pack(STATISTICS_VERSION, len(header)),

@@ -147,9 +147,7 @@ _ROUNDINGS: Final = 64 * 2.0**-53
 def maps_of(header: FrameHeader, indexes: Sequence[int], decimals: IntArray) -> ChannelMaps:
     """Return the maps of the channels at `indexes`, with as many `decimals` each."""
     at = slice(None) if len(indexes) == len(header.channels) else list(indexes)
-    return ChannelMaps(
-        _POWERS[decimals], header.factors[at], header.offsets[at], header.single[at]
-    )
+    return ChannelMaps(_POWERS[decimals], header.factors[at], header.offsets[at], header.single[at])
 
 
 class StatisticsReader:
@@ -193,7 +191,9 @@ class StatisticsReader:
             raise MalformedFrame("frame.statistics", "too many decimals", limit=DECIMALS_MAX)
         records = every.copy()
         with np.errstate(over="ignore", invalid="ignore"):
-            fill_from_integers(records, fields, maps_of(self._header, range(len(self._header.channels)), decimals))
+            fill_from_integers(
+                records, fields, maps_of(self._header, range(len(self._header.channels)), decimals)
+            )
         floats = fields.view(np.float64)
         for place, name in enumerate(FIELDS):
             as_floats = modes & MODE == FLOATS

@@ -314,9 +314,7 @@ class Writer:
             self._batch is not None
             and not self._under_way
             and not self._failed
-            and (
-                len(batch.events) >= SHARE_EVENTS_MIN or batch.payload_bytes >= LARGE_APPEND_BYTES
-            )
+            and (len(batch.events) >= SHARE_EVENTS_MIN or batch.payload_bytes >= LARGE_APPEND_BYTES)
             and 2 * len(self._batch.events) >= len(batch.events)
         )
 

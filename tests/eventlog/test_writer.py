@@ -369,6 +369,37 @@ async def test_one_batch_commits_another_stands_ready_and_a_third_is_filled(
     await assert_log_is_sound(ledger, 641)
 
 
+async def test_one_large_append_is_stored_while_the_next_one_is_made(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("batch", "writer"):
+        monkeypatch.setattr(f"eventlog.appending.{module}.LARGE_APPEND_BYTES", 1)
+    storage = ledger._writer._storage
+    store = storage.store_fenced
+    order: list[tuple[str, str]] = []
+
+    async def noted(batch: Batch, after: Head) -> bool:
+        streams = {event.stream for event in batch.events}
+        order.append(("stored", " and ".join(sorted(streams))))
+        return await store(batch, after)
+
+    async def caller(number: int) -> None:
+        for turn in range(6):
+            # Frames are encoded here, and the event loop stands still.
+            order.append(("made", f"asset:loop-{number}"))
+            await ledger.append([fact(f"{number}/{turn}", f"asset:loop-{number}")])
+
+    monkeypatch.setattr(storage, "store_fenced", noted)
+    await asyncio.gather(caller(1), caller(2))
+    # Both begin at once, and the last ones have nobody beside them; between, they take turns.
+    both, *turns = order[2:]
+    assert both == ("stored", "asset:loop-1 and asset:loop-2")
+    for made, stored in zip(turns[:-1:2], turns[1::2], strict=True):
+        assert (made[0], stored[0]) == ("made", "stored")
+    assert [stored[1] for stored in turns[1::2]] == ["asset:loop-1", "asset:loop-2"] * 5
+    await assert_log_is_sound(ledger, 12)
+
+
 @pytest.mark.usefixtures("overlapping")
 async def test_batches_on_a_head_that_was_moved_are_all_built_again(
     ledger: Ledger, pool: Pool, database_url: str

@@ -338,13 +338,13 @@ def _clock_rows(clocks: IntArray) -> _Integers:
     exponents = (divisor[:, None] % _TICKS[1:] == 0).sum(axis=1)
     exponents[divisor == 0] = 0
     tick = _TICKS[exponents]
-    low, high = clocks.min(axis=1), clocks.max(axis=1)
+    low, high = start, clocks[:, -1]  # times increase
     # As floats, because two times may lie further apart than int64 can tell.
     span = high.astype(np.float64) - low
     sound = span < np.minimum(SPREAD_MAX * tick, 2.0**62)
     above = (clocks - low[:, None]) // tick[:, None]
     above[~sound] = 0
-    return _Integers(exponents, low // tick, narrowed(above, above.max(axis=1)), sound)
+    return _Integers(exponents, low // tick, narrowed(above, above[:, -1]), sound)
 
 
 _TICKS: Final = 10 ** np.arange(TICK_EXPONENT_MAX + 1, dtype=np.int64)

@@ -257,5 +257,10 @@ def bit_length(numbers: IntArray) -> IntArray:
 
 def byte_length(numbers: IntArray) -> IntArray:
     """Return how many bytes each of `numbers` takes in two's complement; 0 for a zero."""
-    magnitude = np.where(numbers < 0, ~numbers, numbers)
-    return np.where(numbers == 0, 0, np.minimum(bit_length(magnitude) // 8 + 1, 8))
+    magnitude = numbers ^ (numbers >> 63)
+    sizes: IntArray = _BYTE_LIMITS.searchsorted(magnitude, side="right") + (numbers != 0)
+    return sizes
+
+
+_BYTE_LIMITS: Final = np.int64(1) << np.arange(7, 63, 8)
+"""What takes a byte more in two's complement."""

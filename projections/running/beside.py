@@ -8,10 +8,9 @@ advisory lock; what a killed one left is removed by the next.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -225,26 +224,14 @@ class Beside:
 
         Once, when they are nearly full.
         """
-        await self._run_on_both(self.side.made_last)
-        await self._run_on_both(
-            [f"vacuum (analyze) {self.side.name(table)}" for table in self.side.tables]
-        )
-
-    async def _run_on_both(self, statements: Iterable[str]) -> None:
-        """Run `statements` one by one, two at a time: neither connection has to do else."""
-        left = iter(statements)
-
-        async def run(connection: DriverConnection) -> None:
-            for statement in left:
-                await connection.execute(statement, timeout=MAINTENANCE_TIMEOUT_S)
-
-        running = [asyncio.create_task(run(one)) for one in (self.folding, self.guard)]
-        try:
-            await asyncio.gather(*running)
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        if self.side.made_last:
+            await self.folding.execute(
+                ";\n".join(self.side.made_last), timeout=MAINTENANCE_TIMEOUT_S
+            )
+        for table in self.side.tables:
+            await self.folding.execute(
+                f"vacuum (analyze) {self.side.name(table)}", timeout=MAINTENANCE_TIMEOUT_S
+            )
 
     async def live(self, *, for_update: bool = False) -> dict[int, Checkpoint]:
         """Return where the live rows stand, by ledger; held so in the guard's transaction."""

@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check format bench clean broker
+.PHONY: help setup demo test check format bench clean broker faketime
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ setup: $(STAMP) ## Install Heddle and its tools into .venv
 demo: $(STAMP) broker ## Start everything on real recordings: http://127.0.0.1:8000 (Ctrl-C ends it)
 	@exec $(BIN)/heddle demo
 
-test: check broker ## Run every check and every test
+test: check broker faketime ## Run every check and every test
 	$(BIN)/pytest --numprocesses=$(WORKERS) --max-worker-restart=0
 
 check: $(STAMP) ## Check format, lint, types and who imports whom
@@ -49,6 +49,16 @@ broker:
 	  fi; \
 	} || echo 'Mosquitto is missing (Debian or Ubuntu: sudo apt install mosquitto)' >&2
 
+# Debian's library that sets the clock of one process, for the tests of clocks that jump.
+faketime:
+	@find /usr/lib /usr/local/lib -path '*/faketime/libfaketime.so.1' 2>/dev/null | grep -q . || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo 'Installing faketime, which sets the clocks of processes ...'; \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	      apt-get install -y -qq --no-install-recommends faketime; } >/dev/null 2>&1; \
+	  fi; \
+	} || echo 'faketime is missing (Debian or Ubuntu: sudo apt install faketime)' >&2
+
 clean: ## Remove .venv, caches and builds (recorded data stays)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -66,6 +76,6 @@ $(STAMP):
 	@echo 'Installing Heddle into $(VENV) (once; a few minutes at most) ...'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input \
-	  --constraint constraints.txt --editable '.[server,edge,learning,dev]'
+	  --constraint constraints.txt --editable '.[server,edge,torch,learning,dev]'
 	@rm -f $(VENV)/.installed-*
 	@touch $@

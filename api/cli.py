@@ -16,6 +16,7 @@ from api.audit_cli import register as register_audit
 from api.documents_cli import register as register_documents
 from api.generate_cli import register as register_generate
 from api.log_cli import register as register_log
+from api.model_cli import register as register_model
 from api.projections_cli import register as register_projections
 from api.stats_cli import register as register_stats
 from api.trace_cli import register as register_trace
@@ -40,6 +41,7 @@ register_projections(app)
 register_transparency(app)
 register_archive(app)
 register_documents(app)
+register_model(app)
 register_generate(app)
 register_trace(app)
 register_plant(app)

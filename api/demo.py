@@ -1,9 +1,10 @@
 """`heddle demo`: the whole path at once, each part a process of its own.
 
 A server on its embedded database, a small made-up factory whose parts can be traced, a simulated
-plant that is read and set over OPC UA and Modbus TCP, and an edge agent for it that also replays
-the real recordings of a pump loop where there are some. Everything ends with one Ctrl-C, and a
-new start goes on where the last one stopped.
+plant that is read over OPC UA, Modbus TCP and, where Mosquitto is installed, MQTT, and an edge
+agent for it that also replays the real recordings of a pump loop where there are some, and asks a
+trained model about one of them. Everything ends with one Ctrl-C, and a new start goes on where the
+last one stopped.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,10 +28,20 @@ import httpx
 import typer
 import yaml
 
+from api.demo_broker import find_mosquitto, running_broker
+from api.demo_model import (
+    FOLDER,
+    JUDGED,
+    RECORDING,
+    model_configuration,
+    model_is_there,
+    simulated_source,
+)
+from api.demo_model import SIMULATED as SIMULATED_JUDGED
 from api.demo_plant import (
-    MODBUS_PUMP,
     OPCUA_PUMP,
     PlantPorts,
+    free_ports,
     plant_arguments,
     plant_configuration,
     protocols_installed,
@@ -84,27 +97,75 @@ PROGRESS_OF: Final = """a%d: asset(assetId: "%s") {
 
 def run_demo(settings: ServerSettings, recordings: Path) -> int:
     """Run the demo until Ctrl-C; return the exit status."""
-    url = f"http://{settings.host}:{settings.port}"
+    port = _port(settings)
+    url = f"http://{settings.host}:{port}"
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    ports = PlantPorts.free() if protocols_installed() else None
-    assets, configuration = _plan(recordings, with_plant=ports is not None)
+    mosquitto = find_mosquitto()
+    ports = None
+    if protocols_installed():
+        ports = PlantPorts.free(with_broker=mosquitto is not None)
+    assets, configuration = _plan(recordings, ports, with_model=model_is_there())
     state = settings.data_dir / "demo"
     state.mkdir(parents=True, exist_ok=True)
-    config = state / "agent.yaml"
+    status = 0
+    demo = _Demo(settings, recordings, url, state, ports, stopping)
     with ExitStack() as stack:
         say(f"starting the server on {url} (data in {settings.data_dir}) ...")
-        server = stack.enter_context(_process("serve"))
+        server = stack.enter_context(_process("serve", f"--port={port}"))
         if not _wait_until_ready(url, server, stopping):
             return 0 if stopping.is_set() else 1
+        try:
+            agent = demo.start(stack, mosquitto, assets, configuration)
+        except (HeddleError, httpx.HTTPError):
+            # Ctrl-C reaches the server as soon as it reaches us.
+            if not stopping.is_set():
+                raise
+        else:
+            status = _watch(url, [asset_id for asset_id, _ in assets], server, agent, stopping)
+        say("stopping ...")
+    say("stopped; `make demo` goes on from here")
+    return status
+
+
+@dataclass(frozen=True)
+class _Demo:
+    """What is started once the server answers.
+
+    Parameters
+    ----------
+    state : folder of the demo's own
+    ports : of the plant; None: it cannot be served
+    """
+
+    settings: ServerSettings
+    recordings: Path
+    url: str
+    state: Path
+    ports: PlantPorts | None
+    stopping: threading.Event
+
+    def start(
+        self,
+        stack: ExitStack,
+        mosquitto: str | None,
+        assets: list[tuple[str, str]],
+        configuration: dict[str, Any],
+    ) -> subprocess.Popen[bytes]:
+        """Start everything and return the agent; what is started ends with `stack`."""
         for asset_id, title in assets:
-            _register(url, asset_id, title)
-        _make_factory(stopping)
-        if ports is not None:
-            say("starting a SIMULATED plant (OPC UA, Modbus TCP) ...")
-            stack.enter_context(_process(*plant_arguments(ports)))
-            _add(configuration, plant_configuration(ports, _verifier_key(url, settings.ledger)))
+            _register(self.url, asset_id, title)
+        _make_factory(self.stopping)
+        if "models" in configuration:
+            _promote_model(self.stopping)
+        else:
+            say(f"no model: {FOLDER} or ONNX Runtime (heddle[edge]) is not there")
+        if self.ports is not None:
+            self._start_plant(stack, mosquitto, self.ports)
+            key = _verifier_key(self.url, self.settings.ledger)
+            _add(configuration, plant_configuration(self.ports, key))
+        config = self.state / "agent.yaml"
         config.write_text(yaml.safe_dump(configuration, sort_keys=False))
         say(f"starting an edge agent on {', '.join(asset_id for asset_id, _ in assets)} ...")
         agent = stack.enter_context(
@@ -112,17 +173,46 @@ def run_demo(settings: ServerSettings, recordings: Path) -> int:
                 "agent",
                 "run",
                 f"--config={config}",
-                f"--server={url}",
-                f"--state-dir={state / 'agent'}",
-                f"--data={recordings}",
+                f"--server={self.url}",
+                f"--state-dir={self.state / 'agent'}",
+                f"--data={self.recordings}",
                 "--json",
             )
         )
-        _show_things_to_try(url, assets[0][0], can_set=ports is not None)
-        status = _watch(url, [asset_id for asset_id, _ in assets], server, agent, stopping)
-        say("stopping ...")
-    say("stopped; `make demo` goes on from here")
-    return status
+        _show_things_to_try(
+            self.url,
+            assets[0][0],
+            can_set=self.ports is not None,
+            has_model="models" in configuration,
+        )
+        return agent
+
+    def _start_plant(self, stack: ExitStack, mosquitto: str | None, ports: PlantPorts) -> None:
+        spoken = "OPC UA, Modbus TCP"
+        if mosquitto is None:
+            say("no MQTT: Mosquitto is not installed (`make broker` installs it)")
+        else:
+            spoken += ", MQTT"
+            broker = running_broker(mosquitto, ports.broker, self.state, _end_with_parent)
+            if not stack.enter_context(broker):
+                say("the MQTT broker does not answer; its pump will be OFFLINE")
+        say(f"starting a SIMULATED plant ({spoken}) ...")
+        stack.enter_context(_process(*plant_arguments(ports)))
+
+
+def _port(settings: ServerSettings) -> int:
+    """Return the port that is asked for, or another one where nobody asked and it is taken."""
+    if os.environ.get("HEDDLE_PORT"):
+        return settings.port
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError:
+            (port,) = free_ports(1)
+            say(f"port {settings.port} is taken; serving on {port} (HEDDLE_PORT chooses one)")
+            return port
+    return settings.port
 
 
 def say(line: str) -> None:
@@ -133,11 +223,14 @@ def say(line: str) -> None:
 # --- what is shown ------------------------------------------------------------------------
 
 
-def _plan(recordings: Path, *, with_plant: bool) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+def _plan(
+    recordings: Path, ports: PlantPorts | None, *, with_model: bool
+) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """Return the assets, and the agent's configuration as far as it is known without the plant."""
     configuration: dict[str, Any] = {"agent": "demo-edge", "sources": []}
-    assets = [OPCUA_PUMP, MODBUS_PUMP] if with_plant else []
-    if (recordings / "skab" / "data" / "valve1" / "0.csv").is_file():
+    assets = [] if ports is None else ports.pumps
+    recorded = (recordings / "skab" / "data" / "valve1" / "0.csv").is_file()
+    if recorded:
         history = _recording(
             HISTORY[0],
             ["skab/data/anomaly-free/*.csv", "skab/data/valve1/*.csv", "skab/data/valve2/*.csv"],
@@ -147,7 +240,14 @@ def _plan(recordings: Path, *, with_plant: bool) -> tuple[list[tuple[str, str]],
         live = _recording(LIVE[0], ["skab/data/valve1/*.csv"], {"times": "now"}, window_s=5)
         _add(configuration, {"sources": [history, live]})
         assets += [LIVE, HISTORY]
-    if not assets:
+    if with_model:
+        judged, source = SIMULATED_JUDGED, simulated_source(ASSET_TYPE)
+        if recorded:
+            replay = {"times": "recorded", "speed": "max"}
+            judged, source = JUDGED, _recording(JUDGED[0], [RECORDING], replay, window_s=10)
+        _add(configuration, {"sources": [source], **model_configuration(judged[0])})
+        assets += [judged]
+    if ports is None and not recorded:
         source = {
             "kind": "simulated-pump",
             "asset": SIMULATED[0],
@@ -157,7 +257,7 @@ def _plan(recordings: Path, *, with_plant: bool) -> tuple[list[tuple[str, str]],
             "replay": {"times": "now"},
         }
         _add(configuration, {"sources": [source]})
-        assets = [SIMULATED]
+        assets = [SIMULATED, *assets]
     return assets, configuration
 
 
@@ -204,7 +304,18 @@ def _make_factory(stopping: threading.Event) -> None:
         say("it could not be made (why stands above); the rest goes on without it")
 
 
-def _show_things_to_try(url: str, asset_id: str, *, can_set: bool) -> None:
+def _promote_model(stopping: threading.Event) -> None:
+    """Let the log know the model, and have it serve; where it does, this changes nothing."""
+    say(f"a trained model, {FOLDER.name} ...")
+    arguments = ("model", "add", str(FOLDER), "--actor=user:demo", "--promote=the demo shows it")
+    with _process(*arguments) as process:
+        while process.poll() is None and not stopping.wait(0.1):
+            pass
+    if process.returncode != 0 and not stopping.is_set():
+        say("it could not be added (why stands above); what it says is refused by the server")
+
+
+def _show_things_to_try(url: str, asset_id: str, *, can_set: bool, has_model: bool) -> None:
     twin = "twin { connectivity health { status } readings { channel value siUnit ageS } }"
     bad = lot_to_recall(plant_history(*FACTORY[:2], months=FACTORY.months))
     assert bad is not None, "every history begins with deliveries"
@@ -226,7 +337,7 @@ def _show_things_to_try(url: str, asset_id: str, *, can_set: bool) -> None:
     5. One that failed, why:      .venv/bin/heddle trace {part} --server {url}
        all of it with proofs:     .venv/bin/heddle trace {part} --bundle sn.bundle --report sn.html
 
-{_setting(url) if can_set else ""}  Ctrl-C ends everything.
+{_setting(url) if can_set else ""}{_asking(url) if has_model else ""}  Ctrl-C ends everything.
 """
     )
 
@@ -247,6 +358,20 @@ def _setting(url: str) -> str:
     6. Desire 38 l/min:           {_curl(url, desired)}
        the agent checks, writes and reads it back; seconds later the flow follows:
                                   {_curl(url, seen)}
+
+"""
+
+
+def _asking(url: str) -> str:
+    """Tell how to see what the model says."""
+    asked = (
+        f'{{ predictions(first: 5, filter: {{ modelIds: ["{FOLDER.name}"] }}) {{ nodes {{ '
+        "assetId modelName health predictedAt inputFromPosition inputToPosition "
+        "explanation { feature contribution } } } }"
+    )
+    return f"""  A model beside the machine judges one of the loops, by the readings around it.
+
+    7. What it says, and why:     {_curl(url, asked)}
 
 """
 

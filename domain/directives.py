@@ -73,11 +73,26 @@ class ModelDirective:
     artefact_sha256: str
 
 
-Directive = SetpointDirective | ModelDirective
+@dataclass(frozen=True, slots=True)
+class ModelRetirement:
+    """A version of a model serves no more, and none does in its place."""
+
+    ledger: str
+    position: int
+    agent: str
+    issued_at: datetime
+    expires_at: datetime
+    model_id: str
+    version: str
+    reason: str
+
+
+Directive = SetpointDirective | ModelDirective | ModelRetirement
 
 _KINDS: Final[dict[str, type[Directive]]] = {
     "setpoint": SetpointDirective,
     "model": ModelDirective,
+    "model-retirement": ModelRetirement,
 }
 
 

@@ -7,13 +7,13 @@ The graph is written node by node with ``onnx.helper``: float32, one input ``dev
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from ml.anomaly import AnomalyDetector
+from ml.artefact import described
 
 OPSET: Final = 17
 IR_VERSION: Final = 8
@@ -61,17 +61,6 @@ def anomaly_onnx(
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
-    settings = detector.settings
-    declared = {
-        "format": 1,
-        "kind": "anomaly",
-        "model": name,
-        "version": version,
-        "asset_types": list(asset_types),
-        "channels": list(detector.channels),
-        "baseline_s": settings.baseline_s,
-        "window_s": settings.window_s,
-    }
-    helper.set_model_props(model, {"heddle": json.dumps(declared, sort_keys=True)})
+    helper.set_model_props(model, {"heddle": described(detector, name, version, asset_types)})
     checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))

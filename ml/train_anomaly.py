@@ -52,7 +52,13 @@ CANDIDATES: Final = tuple(
     AnomalySettings(window_s=window_s, limit_quantile=quantile, settled_s=settled_s)
     for window_s, quantile, settled_s in product((10, 20, 30), (0.95, 0.99), (30, None))
 )
-SOURCES: Final = ("anomaly.py", "deviation.py", "onnx_export.py", "train_anomaly.py")
+SOURCES: Final = (
+    "anomaly.py",
+    "artefact.py",
+    "deviation.py",
+    "onnx_export.py",
+    "train_anomaly.py",
+)
 """The files that decide what a detector is; the card only tells of it."""
 
 

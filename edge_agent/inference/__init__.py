@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +21,14 @@ from edge_agent.inference.verdicts import VerdictRule
 from edge_agent.live.window import Observer
 from edge_agent.yaml_section import Section
 
-__all__ = ["AnomalyObserver", "carried_over", "configure"]
+__all__ = ["AnomalyObserver", "carried_over", "configure", "input_spans_ns"]
 
 MODELS_MAX: Final = 100
 
 
-def configure(document: Section, agent: str, folder: Path) -> tuple[AnomalyObserver, ...]:
+def configure(
+    document: Section, agent: str, folder: Path, asset_types_by_source: Mapping[str, str]
+) -> tuple[AnomalyObserver, ...]:
     """Return an observer for each of a configuration's ``models``; none where none are declared.
 
     Faulty ones are left out after noting what is wrong.
@@ -34,6 +36,7 @@ def configure(document: Section, agent: str, folder: Path) -> tuple[AnomalyObser
     Parameters
     ----------
     folder : of the configuration; files of models are relative to it
+    asset_types_by_source : of the sources that are declared
     """
     if not document.has("models"):
         return ()
@@ -43,7 +46,7 @@ def configure(document: Section, agent: str, folder: Path) -> tuple[AnomalyObser
     found: list[AnomalyObserver] = []
     names: set[str] = set()
     for section in sections[:MODELS_MAX]:
-        observer = _observer(section, agent, folder)
+        observer = _observer(section, agent, folder, asset_types_by_source)
         section.finish()
         if observer is None:
             continue
@@ -53,6 +56,19 @@ def configure(document: Section, agent: str, folder: Path) -> tuple[AnomalyObser
         names.add(observer.use.model)
         found.append(observer)
     return tuple(found)
+
+
+def input_spans_ns(
+    observers: Sequence[Observer], asset_types_by_source: Mapping[str, str]
+) -> dict[str, int]:
+    """Return for each source that models judge how far back they look, by the source's name."""
+    spans: dict[str, int] = {}
+    for observer in observers:
+        if isinstance(observer, AnomalyObserver):
+            for source, asset_type in asset_types_by_source.items():
+                if observer.judges(source, asset_type):
+                    spans[source] = max(spans.get(source, 0), observer.input_span_ns)
+    return spans
 
 
 def carried_over(before: Sequence[Observer], now: Sequence[Observer]) -> tuple[Observer, ...]:
@@ -70,7 +86,9 @@ def carried_over(before: Sequence[Observer], now: Sequence[Observer]) -> tuple[O
     return tuple(found)
 
 
-def _observer(section: Section, agent: str, folder: Path) -> AnomalyObserver | None:
+def _observer(
+    section: Section, agent: str, folder: Path, asset_types_by_source: Mapping[str, str]
+) -> AnomalyObserver | None:
     name = section.text("model")
     model = name and section.attempt("model", lambda: check_identifier("model", name))
     file, sha256 = section.text("file"), section.text("sha256")
@@ -92,6 +110,9 @@ def _observer(section: Section, agent: str, folder: Path) -> AnomalyObserver | N
     runtime = section.attempt("file", lambda: _load(folder / file, sha256, model))
     if runtime is None:
         return None
+    judged = _judged_types(section, sources, runtime, asset_types_by_source)
+    if judged is None:
+        return None
     use = ModelUse(
         agent=agent,
         model=model,
@@ -99,9 +120,25 @@ def _observer(section: Section, agent: str, folder: Path) -> AnomalyObserver | N
         shadow=shadow is True,
         every_s=every_s,
         rule=VerdictRule(hold_s, pause_s),
+        asset_types=judged,
     )
     guarded = GuardedModel(runtime, limit_ms / 1e3, fallback)
     return AnomalyObserver(guarded, use, sha256, section.declared)
+
+
+def _judged_types(
+    section: Section, sources: list[str], runtime: Runtime, known: Mapping[str, str]
+) -> frozenset[str] | None:
+    """Return the types of the sources that a model judges; None after noting what does not fit."""
+    if not sources:
+        return frozenset(known.values()) & frozenset(runtime.description.asset_types)
+    unknown = [source for source in sources if source not in known]
+    if unknown:
+        told = f"{unknown[0]!r:.80} is no source"
+        section.fault("sources", "source.unknown", told, f"sources: {', '.join(sorted(known))}")
+        return None
+    types = frozenset(known[source] for source in sources)
+    return section.attempt("sources", lambda: check_asset_types(runtime, types))
 
 
 def _load(file: Path, sha256: str, model: str) -> Runtime:
@@ -137,6 +174,26 @@ def check_is(runtime: Runtime, model: str) -> None:
             value=runtime.description.name,
             limit=model,
         )
+
+
+def check_asset_types(runtime: Runtime, wanted: frozenset[str]) -> frozenset[str]:
+    """Return `wanted` if `runtime` can judge assets of all these types.
+
+    Raises
+    ------
+    InvalidInput
+        ``model.asset_type``
+    """
+    foreign = sorted(wanted - frozenset(runtime.description.asset_types))
+    if foreign:
+        known = ", ".join(runtime.description.asset_types)
+        raise InvalidInput(
+            "model.asset_type",
+            f"{runtime.description.name} judges assets of {known}, not of {foreign[0]!r}",
+            value=foreign[0],
+            limit=known,
+        )
+    return wanted
 
 
 def _fallback(section: Section) -> FallbackRule | None:

@@ -65,6 +65,7 @@ class GuardedModel:
         self._pool = self._new_pool()
         self._running: Future[Answer] | None = None
         self._failed: str | None = None
+        self._retired = ""
         self._retry_at_s = 0.0
         self.failures = 0
         self.fallback_answers = 0
@@ -83,10 +84,21 @@ class GuardedModel:
         """Why it does not answer, or None."""
         return self._failed
 
+    @property
+    def retired(self) -> str:
+        """Why it is asked no more, or empty."""
+        return self._retired
+
+    def retire(self, reason: str) -> None:
+        """Ask it no more, until another version or the same one is to serve."""
+        with self._lock:
+            self._retired = reason
+
     def swap(self, runtime: Runtime) -> None:
         """Let another version serve from the next run on; a run that hangs is left behind."""
         with self._lock:
             self._runtime = runtime
+            self._retired = ""
             self._pool.shutdown(wait=False)
             self._pool, self._running = self._new_pool(), None
             self._retry_at_s = 0.0
@@ -110,7 +122,7 @@ class GuardedModel:
         return self._fallback.model, self._fallback.run(deviations)
 
     def _answer(self, deviations: SingleArray, now_s: float) -> Answer | None:
-        if self._running is not None and not self._running.done():
+        if self._retired or (self._running is not None and not self._running.done()):
             return None
         if self._failed is not None and now_s < self._retry_at_s:
             return None

@@ -31,6 +31,7 @@ class ModelUse:
     Parameters
     ----------
     sources : whose windows it judges; empty: all whose asset type it knows
+    asset_types : of the sources that it judges; every version has to know them
     shadow : it is asked, counted and compared, and nothing is sent
     every_s : so often it is asked about a source
     """
@@ -41,6 +42,7 @@ class ModelUse:
     shadow: bool
     every_s: int
     rule: VerdictRule
+    asset_types: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -93,7 +95,36 @@ class AnomalyObserver:
 
     def serves(self, version: str, sha256: str) -> bool:
         """Return whether that very file serves."""
-        return (version, sha256) == (self._model.runtime.description.version, self._sha256)
+        serving = self._model.runtime.description.version, self._sha256
+        return not self.retired and (version, sha256) == serving
+
+    def judges(self, source: str, asset_type: str) -> bool:
+        """Return whether it is asked about windows of a source of that type."""
+        if self.use.sources:
+            return source in self.use.sources
+        return asset_type in self._model.runtime.description.asset_types
+
+    @property
+    def input_span_ns(self) -> int:
+        """How far back from a window's end lie readings on which a prediction of it may rest.
+
+        Twice the model's window: the channels of a source do not come at the same time.
+        """
+        return 2 * self._model.runtime.description.window_s * SECOND_NS
+
+    @property
+    def serving(self) -> str:
+        """The version that serves, or served last, as ``MODEL-ID@VERSION``."""
+        return self._model.runtime.description.name
+
+    @property
+    def retired(self) -> str:
+        """Why that version is asked no more, or empty."""
+        return self._model.retired
+
+    def retire(self, reason: str) -> None:
+        """Ask the version no more: its rule answers where there is one, or nobody does."""
+        self._model.retire(reason)
 
     def swap(self, runtime: Runtime, sha256: str) -> None:
         """Let another version of the model serve from the next windows on.
@@ -122,6 +153,7 @@ class AnomalyObserver:
             "model": description.name,
             "device": self._model.runtime.device,
             "shadow": self.use.shadow,
+            "retired": self.retired,
             "failure": self._model.failure,
             "failures": self._model.failures,
             "fallback_answers": self._model.fallback_answers,
@@ -147,7 +179,7 @@ class AnomalyObserver:
         commands: list[Sequence[AgentCommand]] = [()] * len(windows)
         due: dict[str, tuple[int, SingleArray]] = {}
         for n, window in enumerate(windows):
-            if not self._concerns(window):
+            if not self.judges(window.source, window.asset_type.name):
                 continue
             watch = self._follow(window.source).watch
             watch.take(window)
@@ -172,11 +204,6 @@ class AnomalyObserver:
             if told is not None:
                 commands[n] = (told,)
         return commands
-
-    def _concerns(self, window: Window) -> bool:
-        if self.use.sources:
-            return window.source in self.use.sources
-        return window.asset_type.name in self._model.runtime.description.asset_types
 
     def _follow(self, source: str) -> _Followed:
         found = self._followed.get(source)
@@ -244,4 +271,7 @@ class AnomalyObserver:
                 ],
             },
             idempotency_key=f"prediction:edge-{identifier}",
+            # Its input: the seconds of one window of the model, whole windows of readings of which
+            # may have come before this one.
+            input_from_ns=(second + 1 - self._model.runtime.description.window_s) * SECOND_NS,
         )

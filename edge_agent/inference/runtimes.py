@@ -6,7 +6,10 @@ Both libraries are imported when the first model is loaded, never before.
 from __future__ import annotations
 
 import io
+import json
 import logging
+import re
+import zipfile
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -16,6 +19,7 @@ import numpy.typing as npt
 from domain.errors import InvalidInput, Unavailable
 from edge_agent.inference.model_file import (
     METADATA_KEY,
+    MODEL_BYTES_MAX,
     ModelDescription,
     check_content,
     parse_description,
@@ -28,6 +32,11 @@ PROVIDERS: Final = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUEx
 OUTPUTS: Final = ("ratio", "contributions", "health")
 INPUT: Final = "deviations"
 TORCH_METADATA: Final = "heddle.json"
+ARCHIVE_BYTES_MAX: Final = 4 * MODEL_BYTES_MAX
+_PLAIN: Final = frozenset(
+    {"models/model.json", "extra/heddle.json", "archive_format", "archive_version", "byteorder"}
+)
+_RAW_WEIGHT: Final = re.compile(r"data/(weights|constants)/(weight|tensor)_[0-9]+")
 ZIP_MAGIC: Final = b"PK\x03\x04"
 
 _log = logging.getLogger("heddle.edge.inference")
@@ -64,12 +73,13 @@ def load_model(content: bytes, sha256: str) -> Runtime:
     Raises
     ------
     InvalidInput
-        ``model.too_large``, ``model.hash_mismatch``, ``model.description``, ``model.malformed``
+        ``model.too_large``, ``model.hash_mismatch``, ``model.description``, ``model.malformed``,
+        ``model.unsafe``
     Unavailable
         ``model.no_runtime``: what it needs is not installed
     """
     check_content(content, sha256)
-    # A TorchScript archive is a zip file, an ONNX model a protobuf message.
+    # An archive of torch.export is a zip file, an ONNX model a protobuf message.
     runtime = _torch(content) if content.startswith(ZIP_MAGIC) else _onnx(content)
     count = len(runtime.description.channels)
     try:
@@ -141,35 +151,98 @@ def _session(onnxruntime: Any, content: bytes, options: Any, providers: list[str
 
 
 class TorchModel:
-    """A TorchScript model that returns (ratio, contributions, health)."""
+    """A module that returns (ratio, contributions, health), on the GPU where there is one."""
 
     def __init__(self, torch: Any, module: Any, device: str, description: ModelDescription) -> None:
         self.description = description
-        self.device = device
+        self.device = f"torch {device}"
         self._torch = torch
         self._module = module
+        self._place = device
 
     def run(self, deviations: SingleArray) -> Answer:
         """Return what the model says of `deviations`."""
         with self._torch.inference_mode():
-            outputs = self._module(self._torch.from_numpy(deviations).to(self.device))
+            outputs = self._module(self._torch.from_numpy(deviations).to(self._place))
         return Answer(*(output.cpu().numpy() for output in outputs))
 
 
 def _torch(content: bytes) -> Runtime:
+    check_archive(content)
     try:
         import torch
     except ImportError as error:
         raise Unavailable(
-            "model.no_runtime", "this is a TorchScript model, and torch is not installed"
+            "model.no_runtime",
+            "this is a model for torch, and torch is not installed",
+            hint="pip install torch, or promote a version in ONNX",
         ) from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # The thread that asks is bounded; more of them would take the core of others.
+    torch.set_num_threads(1)
     extra = {TORCH_METADATA: ""}
     try:
-        module = torch.jit.load(io.BytesIO(content), map_location=device, _extra_files=extra)
+        program = torch.export.load(io.BytesIO(content), extra_files=extra)
+        description = parse_description(str(extra[TORCH_METADATA]))
+        module, device = _placed(torch, program.module(), description)
+    except InvalidInput:
+        raise
     except Exception as error:  # its errors have no common class
         raise _malformed(str(error)) from error
-    return TorchModel(torch, module.eval(), device, parse_description(str(extra[TORCH_METADATA])))
+    return TorchModel(torch, module, device, description)
+
+
+def _placed(torch: Any, module: Any, description: ModelDescription) -> tuple[Any, str]:
+    """Return the module where it runs: on CUDA if it works there, else on the CPU."""
+    if torch.cuda.is_available():
+        try:
+            moved = module.to("cuda")
+            with torch.inference_mode():
+                moved(torch.zeros(1, len(description.channels), device="cuda"))
+            return moved, "cuda"
+        except Exception as error:  # a driver that does not fit, memory that others hold
+            _log.warning("CUDA is there and does not work: %s", error)
+    return module.to("cpu"), "cpu"
+
+
+def check_archive(content: bytes) -> None:
+    """Raise unless an archive of ``torch.export`` holds graph and raw weights, and no pickle.
+
+    torch unpickles examples of inputs, custom objects and weights that say so; who signs a model
+    vouches for what it computes, not for programs in its file.
+
+    Raises
+    ------
+    InvalidInput
+        ``model.malformed``, ``model.unsafe``
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > ARCHIVE_BYTES_MAX:
+                raise _malformed("its archive is far larger than the file")
+            for member in members:
+                _check_member(archive, member)
+    except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError) as error:
+        raise _malformed(f"it is no archive: {error}") from error
+
+
+def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    name = member.filename.partition("/")[2]
+    if name in _PLAIN or name.startswith(".data/"):
+        return
+    if name.endswith("_config.json"):
+        entries = json.loads(archive.read(member))["config"]
+        if not any(entry["use_pickle"] for entry in entries.values()):
+            return
+    # Weights are raw bytes by their own configuration, which was just looked at.
+    elif _RAW_WEIGHT.fullmatch(name) or member.file_size == 0:
+        return
+    raise InvalidInput(
+        "model.unsafe",
+        f"the archive holds {name!r:.80}, which would be unpickled",
+        hint="export it with ml.torch_export",
+        value=name[:80],
+    )
 
 
 def _malformed(told: str) -> InvalidInput:

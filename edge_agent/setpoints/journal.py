@@ -48,20 +48,25 @@ class Journal:
 
     @property
     def handled_position(self) -> int:
-        """The position of the last directive that was dealt with, -1 before the first."""
+        """The position of the last directive that was dealt with, -1 before the first.
+
+        What was dealt with before the stream has begun is known by its entry alone.
+        """
         position = self._store.value("SELECT position FROM command_cursor")
+        if position is None:
+            position = self._store.value("SELECT max(position) FROM setpoint_record")
         return -1 if position is None else int(position)
 
     def begin(self, position: int) -> None:
-        """Note where the stream begins for an agent that was told nothing yet."""
+        """Note where the stream begins, once all is dealt with that was told before."""
         with self._store.transaction():
             self._store.execute(
                 "INSERT OR IGNORE INTO command_cursor (only, position) VALUES (1, ?)", position
             )
 
     def has_begun(self) -> bool:
-        """Return whether the stream was ever open."""
-        return self.handled_position >= 0
+        """Return whether the agent was told where the stream begins."""
+        return bool(self._store.value("SELECT EXISTS (SELECT 1 FROM command_cursor)"))
 
     def note(self, entry: JournalEntry, commands: Sequence[AgentCommand] = ()) -> int:
         """Keep `entry` and its reports, and that its directive is dealt with; return its number.
@@ -84,7 +89,7 @@ class Journal:
                 entry.at_ns,
             )
             number = int(self._store.value("SELECT last_insert_rowid()"))
-            if entry.position is not None:
+            if entry.position is not None and self.has_begun():
                 self.move_to(entry.position)
             self._outbox.put_commands(commands)
             self._store.execute(

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from domain.directives import ModelDirective, SetpointDirective
+from domain.directives import ModelDirective, ModelRetirement, SetpointDirective
 from domain.errors import HeddleError, InvalidInput, NotAllowed, Unavailable
 from edge_agent.setpoints.applier import SetpointApplier
 from edge_agent.setpoints.guards import Refusal
@@ -26,9 +26,13 @@ DISK_RETRY_S: Final = 1.0
 SETTLING_S_MAX: Final = 10.0
 """So long after its start an agent waits to hear of the channels its interlocks look at."""
 SETTLING_POLL_S: Final = 0.1
+STANDING_BYTES_MAX: Final = 128 * 1024
+MODELS_AGAIN_S: Final = 60.0
+"""So long after a version could not be taken, such as for a file that lacks, it is tried again."""
+NOT_FOUND: Final = "uplink.http_404"
 
-ModelPromoted = Callable[[ModelDirective], Awaitable[None]]
-"""Takes a version of a model that serves from now on; it was verified."""
+ModelPromoted = Callable[[ModelDirective | ModelRetirement], Awaitable[None]]
+"""Takes a version of a model that serves from now on, or that serves no more; it was verified."""
 
 _log = logging.getLogger("heddle.edge.directives")
 
@@ -51,6 +55,8 @@ class DirectiveStream:
         self._backoff = Backoff(settings.retry_delay_s_min, settings.retry_delay_s_max)
         self._keys: tuple[PinnedKey, ...] = ()
         self._models: Mapping[str, ModelPromoted] = {}
+        self._models_turn = asyncio.Lock()
+        self._models_missed: set[str] = set()
         self._changed = asyncio.Event()
         self._failing: set[str] = set()
 
@@ -94,10 +100,12 @@ class DirectiveStream:
         wanted = Wanted(self._agent, assets, frozenset(self._models), after)
         receiving = asyncio.ensure_future(self._receive_all(wanted))
         changing = asyncio.ensure_future(self._changed.wait())
+        asking = asyncio.ensure_future(self._keep_models())
         try:
-            await asyncio.wait((receiving, changing), return_when=asyncio.FIRST_COMPLETED)
-            if receiving.done():
-                receiving.result()
+            await asyncio.wait((receiving, changing, asking), return_when=asyncio.FIRST_COMPLETED)
+            for ended in (receiving, asking):
+                if ended.done():
+                    ended.result()
             self._backoff.reset()
             return self._backoff.delay_s_min
         except RequestFailed as failure:
@@ -109,7 +117,7 @@ class DirectiveStream:
             _log.error("a directive waits, nothing can be remembered of it: %s", full)
             return DISK_RETRY_S
         finally:
-            await end_all((receiving, changing))
+            await end_all((receiving, changing, asking))
 
     async def _receive_all(self, wanted: Wanted) -> None:
         async for message in self._transport.receive_directives(wanted):
@@ -117,7 +125,49 @@ class DirectiveStream:
             if self._failing:
                 _log.info("directives come again from %s", self._transport.address)
                 self._failing.clear()
+            if wanted.after is None and message.data and self._was_handled(message):
+                continue
             await self.take(message)
+
+    def _was_handled(self, message: StreamMessage) -> bool:
+        """Return whether `message` was dealt with before a beginning that broke off."""
+        journal = self._applier.journal
+        return (
+            message.position is not None
+            and not journal.has_begun()
+            and message.position <= journal.handled_position
+        )
+
+    # --- models ---------------------------------------------------------------------------
+
+    async def _keep_models(self) -> None:
+        """Take the versions that serve now, and try again later what could not be taken."""
+        self._models_missed = set(self._models)
+        while True:
+            for model in sorted(self._models_missed):
+                await self._ask_for(model)
+            await asyncio.sleep(MODELS_AGAIN_S)
+
+    async def _ask_for(self, model: str) -> None:
+        """Ask which version of `model` serves, and take it."""
+        path = f"/v1/agents/{self._agent}/models/{model}"
+        try:
+            told = await self._transport.fetch(path, STANDING_BYTES_MAX)
+            directive = verified_directive(told.decode(errors="replace"), self._keys)
+        except RequestFailed as failure:
+            if failure.code != NOT_FOUND:
+                raise
+            self._models_missed.discard(model)  # the server has never promoted one
+            return
+        except (NotAllowed, InvalidInput) as error:
+            _log.error("what the server says of model %s is not believed: %s", model, error)
+            self._models_missed.discard(model)
+            return
+        if isinstance(directive, SetpointDirective) or directive.model_id != model:
+            _log.error("the server told of something else than of model %s", model)
+            self._models_missed.discard(model)
+            return
+        await self._hand_on(directive)
 
     async def take(self, message: StreamMessage) -> None:
         """Deal with one message.
@@ -144,20 +194,26 @@ class DirectiveStream:
             case SetpointDirective():
                 # What has begun to be written is brought to its end, whatever ends the stream.
                 await asyncio.shield(asyncio.ensure_future(self._applier.handle(directive)))
-            case ModelDirective():
+            case ModelDirective() | ModelRetirement():
                 await self._promote(directive)
 
-    async def _promote(self, directive: ModelDirective) -> None:
+    async def _promote(self, directive: ModelDirective | ModelRetirement) -> None:
         journal = self._applier.journal
-        promoted = self._models.get(directive.model_id)
         if directive.agent != self._agent or directive.position <= journal.handled_position:
-            _log.warning("a replayed or foreign promotion of %s is refused", directive.model_id)
+            _log.warning("a replayed or foreign directive of %s is refused", directive.model_id)
             return
-        if promoted is not None:
+        await self._hand_on(directive)
+        journal.move_to(directive.position)
+
+    async def _hand_on(self, directive: ModelDirective | ModelRetirement) -> None:
+        """Let whom it concerns take `directive`; what fails is told there and tried again."""
+        promoted = self._models.get(directive.model_id)
+        if promoted is None or directive.agent != self._agent:
+            return
+        async with self._models_turn:
             try:
                 await promoted(directive)
-            except HeddleError as error:
-                _log.error(
-                    "model %s@%s is not taken: %s", directive.model_id, directive.version, error
-                )
-        journal.move_to(directive.position)
+            except (HeddleError, OSError):
+                self._models_missed.add(directive.model_id)
+            else:
+                self._models_missed.discard(directive.model_id)

@@ -23,13 +23,29 @@ from api.access.rights import Role
 from api.app import create_app, open_services
 from api.services import Services
 from api.settings import ServerSettings
-from domain.asset import CommissionAsset, DesireSetpoint, RegisterAsset
-from domain.directives import ModelDirective, SetpointDirective, decode_directive, signed_text
+from domain.asset import (
+    CommissionAsset,
+    DeclineSetpoint,
+    DesireSetpoint,
+    RegisterAsset,
+    ReportSetpoint,
+    asset_stream,
+)
+from domain.directives import (
+    ModelDirective,
+    ModelRetirement,
+    SetpointDirective,
+    decode_directive,
+    signed_text,
+)
 from domain.errors import InvalidInput
-from domain.opinions.model import PromoteModel, TrainModel
+from domain.opinions.model import PromoteModel, RetireModel, TrainModel
 from domain.opinions.setpoint_proposal import ApproveSetpoint, ProposeSetpoint
+from domain.records import CorrectRecord
 from eventlog.commands import Handled, handle
+from eventlog.corrections import handle_correction
 from eventlog.documents import ContentStore
+from eventlog.reading import read_event
 from eventlog.transparency.notes import Signature, VerifierKey
 from tests.api.graphql.server import listening
 
@@ -129,7 +145,7 @@ async def plant(database_url: str, tmp_path: Path) -> AsyncIterator[Plant]:
         yield running
 
 
-async def checked(plant: Plant, told: Told) -> SetpointDirective | ModelDirective:
+async def checked(plant: Plant, told: Told) -> SetpointDirective | ModelDirective | ModelRetirement:
     """Return what was told, once its signature is found to be the ledger's."""
     key = await plant.verifier()
     name, _, key_id = told.data["key"].rpartition("+")
@@ -197,6 +213,48 @@ async def test_stream_resumes_beyond_the_last_event_id(plant: Plant) -> None:
     async with plant.stream(after=first.position, asset="pump-7") as stream:
         await stream.next()
         assert (await stream.next()).data == again, "the same directive is the same bytes"
+
+
+async def test_what_was_desired_before_an_agent_came_is_told_first(plant: Plant) -> None:
+    await plant.command(DesireSetpoint("pump-7", "flow", 0.0004))
+    last = await plant.command(DesireSetpoint("pump-7", "flow", 0.0005), "user:jo")
+    other = await plant.command(DesireSetpoint("pump-8", "flow", 0.0006))
+    async with plant.stream(asset=["pump-7", "pump-8"]) as stream:
+        told = [await stream.next() for _ in range(3)]
+        assert [(one.id, one.event) for one in told] == [
+            (last.position, "directive"),
+            (other.position, "directive"),
+            (other.position, "ready"),
+        ], "of each set-point the last, and where it begins behind them"
+        directive = await checked(plant, told[0])
+        assert isinstance(directive, SetpointDirective)
+        assert (directive.value, directive.approved_by) == (0.0005, "user:jo")
+        following = await plant.command(DesireSetpoint("pump-7", "flow", 0.0007))
+        assert (await stream.next()).id == following.position
+    async with plant.stream(after=other.position, asset="pump-7") as stream:
+        assert (await stream.next()).event == "ready", "who has begun is told what comes after"
+        assert (await stream.next()).id == following.position
+
+
+async def test_what_was_answered_or_taken_back_is_not_told_to_who_comes_first(
+    plant: Plant,
+) -> None:
+    await plant.register("pump-9")
+    await plant.command(DesireSetpoint("pump-7", "flow", 0.0005))
+    await plant.command(ReportSetpoint("pump-7", "flow", 0.0005))
+    await plant.command(DesireSetpoint("pump-8", "flow", 0.0005))
+    await plant.command(DeclineSetpoint("pump-8", "flow", 0.0005, "interlock.open", "a door"))
+    wrong = await plant.command(DesireSetpoint("pump-9", "flow", 0.0005))
+    recorded = await read_event(plant.services.ledger, wrong.position)
+    assert recorded is not None
+    await handle_correction(
+        plant.services.ledger,
+        CorrectRecord(asset_stream("pump-9"), recorded.event_id, "a slip"),
+        actor="user:mara",
+        event_id=uuid.uuid4(),
+    )
+    async with plant.stream(asset=["pump-7", "pump-8", "pump-9"]) as stream:
+        assert (await stream.next()).event == "ready"
 
 
 async def test_position_beyond_the_log_is_refused(plant: Plant) -> None:
@@ -273,3 +331,26 @@ async def test_promoted_model_is_told_and_its_file_is_served(plant: Plant) -> No
     for path, code in (("none", "model.none_serves"), ("wear/9", "model.unknown_version")):
         missing = await plant.http.get(f"/v1/agents/edge-1/models/{path}")
         assert (missing.status_code, missing.json()["code"]) == (404, code)
+
+
+async def test_retired_model_is_told_unless_another_version_serves(plant: Plant) -> None:
+    for version in ("1", "2"):
+        await plant.command(TrainModel("wear", version, "wear", "0" * 64, 1, 4, 1, "abc", ()))
+    async with plant.stream(model="wear") as stream:
+        await stream.next()
+        await plant.command(PromoteModel("wear", "1", "first"))
+        await plant.command(PromoteModel("wear", "2", "better"))
+        await plant.command(RetireModel("wear", "2", "it drifts"))
+        told = [await checked(plant, await stream.next()) for _ in range(3)]
+    assert [type(one) for one in told] == [ModelDirective, ModelDirective, ModelRetirement]
+    last = told[2]
+    assert isinstance(last, ModelRetirement)
+    assert (last.version, last.reason) == ("2", "it drifts")
+    answer = await plant.http.get("/v1/agents/edge-1/models/wear")
+    standing = await checked(plant, Told(last.position, "directive", answer.json()))
+    assert standing == last
+    again = await plant.command(PromoteModel("wear", "1", "it did not drift"))
+    answer = await plant.http.get("/v1/agents/edge-1/models/wear")
+    standing = await checked(plant, Told(again.position, "directive", answer.json()))
+    assert isinstance(standing, ModelDirective)
+    assert standing.version == "1"

@@ -15,6 +15,7 @@ from domain.directives import (
     CONTEXT,
     Directive,
     ModelDirective,
+    ModelRetirement,
     SetpointDirective,
     decode_directive,
     encode_directive,
@@ -62,6 +63,7 @@ directives = st.one_of(
         texts,
     ),
     st.builds(ModelDirective, texts, positions, texts, times, times, texts, texts, texts, texts),
+    st.builds(ModelRetirement, texts, positions, texts, times, times, texts, texts, texts),
 )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import logging
 import threading
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.graphql.commands import snake
-from domain.directives import ModelDirective
+from domain.directives import ModelDirective, ModelRetirement
 from domain.errors import InvalidInput, Unavailable
 from domain.frames import FloatArray
 from domain.opinions.prediction import AssessHealth
@@ -29,7 +32,7 @@ from edge_agent.inference import AnomalyObserver, carried_over, configure
 from edge_agent.inference.guarded import FallbackRule, GuardedModel
 from edge_agent.inference.model_file import ModelDescription
 from edge_agent.inference.observer import ModelUse
-from edge_agent.inference.runtimes import Answer, SingleArray, load_model
+from edge_agent.inference.runtimes import Answer, SingleArray, check_archive, load_model
 from edge_agent.inference.updates import ModelUpdates, statuses
 from edge_agent.inference.verdicts import Verdict, VerdictRule, judged
 from edge_agent.inference.watch import Watch
@@ -154,7 +157,7 @@ def configured(
     file = folder / "agent.yaml"
     file.write_text(yaml.safe_dump({"models": [dict(one) for one in models]}, sort_keys=False))
     document = read_document(file)
-    observers = configure(document, "edge-1", folder)
+    observers = configure(document, "edge-1", folder, {"loop": "skab-pump-loop", "other": "press"})
     document.finish()
     if document.faults:
         return observers, [fault.code for fault in ConfigurationFaults(document.faults).faults]
@@ -187,6 +190,8 @@ def test_a_closing_valve_of_a_recording_is_told_with_its_reasons(tmp_path: Path)
         assert command.input["inputFromPosition"] == FROM_POSITION
         assert command.input["inputToPosition"] == TO_POSITION
         assert command.idempotency_key == f"prediction:{command.input['predictionId']}"
+        ended = datetime.fromisoformat(str(command.input["occurredAt"])).timestamp()
+        assert command.input_from_ns == (ended - 30) * SECOND_NS, "its window is of 30 s"
         shares = [one["contribution"] for one in command.input["explanation"]]
         # The reasons add up to what health has lost.
         assert sum(shares) == pytest.approx(command.input["health"] - 1, abs=1e-4)
@@ -482,12 +487,12 @@ def test_no_time_breaks_a_watch_or_makes_it_grow(times: list[int]) -> None:
 # --- files and configurations -----------------------------------------------------------------
 
 
-def trained(model: str = "m", version: str = "1") -> bytes:
+def trained(model: str = "m", version: str = "1", asset_type: str = "skab-pump-loop") -> bytes:
     """Return a small model of two channels of the pump loop."""
     detector = AnomalyDetector(
         ("flow", "pressure"), AnomalySettings(baseline_s=20, window_s=5), np.eye(2), 4.0
     )
-    return anomaly_onnx(detector, model, version, ["skab-pump-loop"])
+    return anomaly_onnx(detector, model, version, [asset_type])
 
 
 def test_a_loaded_model_says_what_it_was_exported_from() -> None:
@@ -515,14 +520,73 @@ def test_a_file_that_is_another_or_none_is_refused() -> None:
         assert refused.value.code == code
 
 
+def torch_archive(*members: tuple[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in members:
+            archive.writestr(f"archive/{name}", content)
+    return made.getvalue()
+
+
 def test_a_torch_model_without_torch_is_told() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        archive = b"PK\x03\x04rest"
-        with pytest.raises(Unavailable) as refused:
-            load_model(archive, sha256_of(archive))
-        assert refused.value.code == "model.no_runtime"
+    if find_spec("torch") is not None:
+        pytest.skip("torch is installed")
+    archive = torch_archive(("models/model.json", b"{}"))
+    with pytest.raises(Unavailable) as refused:
+        load_model(archive, sha256_of(archive))
+    assert refused.value.code == "model.no_runtime"
+
+
+RAW = b'{"config": {"p": {"path_name": "weight_0", "use_pickle": false}}}'
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        ([("data/sample_inputs/model.pt", b"PK")], "model.unsafe"),
+        ([("data/constants/custom_obj_0", b"x")], "model.unsafe"),
+        ([("models/other.pkl", b"x")], "model.unsafe"),
+        (
+            [("data/weights/model_weights_config.json", RAW.replace(b"false", b"true"))],
+            "model.unsafe",
+        ),
+        ([("data/weights/model_weights_config.json", b"[]")], "model.malformed"),
+    ],
+)
+def test_an_archive_that_would_be_unpickled_is_refused_before_torch_sees_it(
+    members: list[tuple[str, bytes]], code: str
+) -> None:
+    check_archive(torch_archive(("data/weights/model_weights_config.json", RAW)))
+    archive = torch_archive(*members)
+    with pytest.raises(InvalidInput) as refused:
+        load_model(archive, sha256_of(archive))
+    assert refused.value.code == code
+
+
+def test_a_torch_model_says_what_its_detector_says() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    from ml.torch_export import anomaly_torch
+
+    detector = AnomalyDetector(
+        ("flow", "pressure"),
+        AnomalySettings(baseline_s=20, window_s=5),
+        np.array([[1, 0.5], [0.5, 2]]),
+        4.0,
+    )
+    content = anomaly_torch(detector, "m", "1", ["skab-pump-loop"])
+    assert content == anomaly_torch(detector, "m", "1", ["skab-pump-loop"])
+    runtime = load_model(content, sha256_of(content))
+    assert runtime.description == DESCRIPTION
+    assert runtime.device in ("torch cpu", "torch cuda")
+    found = np.random.default_rng(1).normal(0, 3, (64, 2))
+    answer, said = runtime.run(found.astype(np.float32)), assess(detector, found)
+    np.testing.assert_allclose(answer.ratio, said.ratio, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(answer.contributions, said.contributions, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(answer.health, said.health, rtol=1e-4)
+    damaged = content.replace(b'"kind": "anomaly"', b'"kind": "oracles"')
+    with pytest.raises(InvalidInput) as refused:
+        load_model(damaged, sha256_of(damaged))
+    assert refused.value.code in ("model.description", "model.malformed")
 
 
 @settings(max_examples=60, deadline=None)
@@ -550,6 +614,8 @@ def test_a_damaged_file_is_refused_or_still_answers(at: int, byte: int) -> None:
         ({"every_seconds": 0}, ["configuration.out_of_range"]),
         ({"fallback": {"model": "no version", "limit": 6}}, ["model.malformed_version"]),
         ({"colour": "red"}, ["configuration.unknown_key"]),
+        ({"sources": ["nobody"]}, ["source.unknown"]),
+        ({"sources": ["loop", "other"]}, ["model.asset_type"]),
     ],
 )
 def test_every_fault_of_a_declaration_is_told(
@@ -583,11 +649,11 @@ def test_a_model_is_declared_once_and_outlives_a_new_configuration(tmp_path: Pat
 # --- versions that the server promotes --------------------------------------------------------
 
 
-def directive(content: bytes, version: str) -> ModelDirective:
+def directive(content: bytes, version: str, position: int = 1) -> ModelDirective:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     return ModelDirective(
         ledger="main",
-        position=1,
+        position=position,
         agent="edge-1",
         issued_at=now,
         expires_at=now,
@@ -640,7 +706,51 @@ def test_a_promoted_version_is_fetched_serves_and_is_there_after_a_restart(tmp_p
     assert again.serves("2", sha256_of(second))
 
 
-async def _promoted(taker: Any, told: ModelDirective) -> None:
+def retirement(version: str, position: int) -> ModelRetirement:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    return ModelRetirement("main", position, "edge-1", now, now, "m", version, "it drifts")
+
+
+def test_a_retired_version_is_silent_until_one_is_promoted_also_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    shelf = Shelf({"/v1/agents/edge-1/models/m/1": trained()})
+    updates = ModelUpdates("edge-1", tmp_path / "state", shelf.fetch)
+    observer = declared_observer(tmp_path)
+    taker = updates.takers([observer])["m"]
+    observed(observer, range(60))
+    asyncio.run(_promoted(taker, retirement("9", 3)))
+    assert not observer.retired, "another version is none of its business"
+    asyncio.run(_promoted(taker, retirement("1", 4)))
+    asked = answers(observer)
+    observed(observer, range(60, 90))
+    assert (observer.retired, answers(observer)) == ("it drifts", asked)
+    again = declared_observer(tmp_path)
+    ModelUpdates("edge-1", tmp_path / "state", Shelf({}).fetch).takers([again])
+    assert again.retired == "it drifts"
+    asyncio.run(_promoted(taker, directive(trained(), "1", 5)))
+    assert not observer.retired
+    observed(observer, range(90, 100))
+    assert answers(observer) > asked
+
+
+def answers(observer: AnomalyObserver) -> int:
+    status: Any = observer.status()
+    return int(status["answers"])
+
+
+def test_what_an_older_directive_says_counts_no_more(tmp_path: Path) -> None:
+    versions = {f"/v1/agents/edge-1/models/m/{n}": trained(version=n) for n in ("2", "3")}
+    updates = ModelUpdates("edge-1", tmp_path / "state", Shelf(versions).fetch)
+    observer = declared_observer(tmp_path)
+    taker = updates.takers([observer])["m"]
+    asyncio.run(_promoted(taker, directive(trained(version="3"), "3", 30)))
+    asyncio.run(_promoted(taker, directive(trained(version="2"), "2", 20)))
+    asyncio.run(_promoted(taker, retirement("3", 10)))
+    assert (observer.serving, observer.retired) == ("m@3", "")
+
+
+async def _promoted(taker: Any, told: ModelDirective | ModelRetirement) -> None:
     await taker(told)
 
 
@@ -650,10 +760,11 @@ async def _promoted(taker: Any, told: ModelDirective) -> None:
         (trained(version="2") + b"\x00", trained(version="2"), "model.hash_mismatch"),
         (trained(version="3"), trained(version="3"), "model.other"),
         (trained("another", "2"), trained("another", "2"), "model.other"),
+        (trained("m", "2", "press"), trained("m", "2", "press"), "model.asset_type"),
         (b"garbage", b"garbage", "model.malformed"),
         (None, trained(version="2"), "uplink.refused"),
     ],
-    ids=["exchanged", "another-version", "another-model", "garbage", "missing"],
+    ids=["exchanged", "another-version", "another-model", "another-type", "garbage", "missing"],
 )
 def test_a_promoted_version_that_is_no_use_changes_nothing(
     tmp_path: Path, held: bytes | None, told: bytes, code: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import shutil
 import subprocess
@@ -50,7 +51,12 @@ class Nowhere:
 
 sys.meta_path.insert(0, Nowhere())
 from api.cli import main
-main()
+try:
+    main()
+finally:
+    with open("/proc/self/status") as status:
+        peak = next(line for line in status if line.startswith("VmHWM:"))
+    print("peak of memory:", peak.split()[1], "KiB", flush=True)
 """
 
 CONFIGURATION = """
@@ -62,6 +68,30 @@ sources:
     samples: 50
     window: {seconds: 5, readings: 1000}
 """
+
+
+MODEL = REPOSITORY / "docs" / "models" / "skab-pump-anomaly"
+WITH_A_MODEL = f"""
+agent: alone
+sources:
+  - kind: simulated-pump
+    asset: simulated-pump-loop
+    asset_type: skab-pump-loop
+    samples: 1500
+    valve_fault_every_s: 1200
+    window: {{seconds: 10, readings: 1000}}
+    replay: {{times: recorded, speed: max}}
+connections:
+  plc: {{kind: opcua, url: "opc.tcp://127.0.0.1:9/nobody"}}
+  drives: {{kind: modbus-tcp, host: 127.0.0.1, port: 9}}
+  cell: {{kind: sparkplug, url: "mqtt://127.0.0.1:9"}}
+models:
+  - model: skab-pump-anomaly
+    file: {MODEL}/model.onnx
+    sha256: {json.loads((MODEL / "model.json").read_text())["sha256"]}
+"""
+MEMORY_KIB_MAX = 200 * 1024
+"""What an agent may take that runs alone with a model in ONNX."""
 
 
 def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -99,6 +129,26 @@ def test_agent_runs_without_the_packages_of_the_server(tmp_path: Path) -> None:
     assert "it does not run" in told.stdout
     stopped = alone("agent", "status", "--running", f"--state-dir={tmp_path / 'state'}")
     assert stopped.returncode == 1
+
+
+@pytest.mark.slow
+def test_agent_with_its_protocols_and_a_model_runs_alone_in_little_memory(tmp_path: Path) -> None:
+    config = tmp_path / "agent.yaml"
+    config.write_text(WITH_A_MODEL)
+    with serving(FrameServer()) as server:
+        ran = alone(
+            "agent",
+            "run",
+            "--once",
+            f"--config={config}",
+            f"--server={server.url}",
+            f"--state-dir={tmp_path / 'state'}",
+        )
+    assert ran.returncode == 0, ran.stderr
+    assert {name for item in server.commands for name in item} >= {"assessHealth"}
+    told = re.search(r"peak of memory: (\d+) KiB", ran.stdout)
+    assert told is not None, ran.stdout
+    assert int(told[1]) < MEMORY_KIB_MAX
 
 
 def test_writing_is_stopped_and_allowed_again_by_a_command(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.demo_broker import find_mosquitto
 from tests.end_to_end.processes import PATIENCE_S, REPOSITORY, Process, free_port
 
 pytestmark = pytest.mark.slow
@@ -83,6 +84,28 @@ def close_the_loop(url: str, demo: Process) -> None:
     raise AssertionError(demo.log)
 
 
+def see_what_the_model_says(url: str, demo: Process) -> None:
+    """Wait until the trained model has told of the loop whose valve closes, with its reasons."""
+    asked = (
+        '{ predictions(first: 50, filter: { modelIds: ["skab-pump-anomaly"] }) { nodes { '
+        "assetId modelName health inputFromPosition inputToPosition "
+        "explanation { feature contribution } } } }"
+    )
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        found = answer(url, asked)["predictions"]["nodes"]
+        sick = [one for one in found if one["health"] < 1]
+        if sick:
+            assert {one["assetId"] for one in found} == {"pump-simulated-judged"}
+            assert {one["modelName"] for one in found} == {"skab-pump-anomaly@1"}
+            assert int(sick[0]["inputFromPosition"]) < int(sick[0]["inputToPosition"])
+            assert sum(r["contribution"] for r in sick[0]["explanation"]) < 0
+            return
+        assert demo.is_running, demo.log
+        time.sleep(0.5)
+    raise AssertionError(demo.log)
+
+
 def test_the_demo_shows_a_factory_whose_bad_lot_can_be_recalled(folder: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -100,6 +123,11 @@ def test_the_demo_shows_a_factory_whose_bad_lot_can_be_recalled(folder: Path) ->
         assert re.search(r"part: .*shipped", told)
         assert re.search(r"failure: \d+ active", told)
         shown(demo, r"simulated-pump-1 ONLINE, .*simulated-pump-2 ONLINE")
+        if find_mosquitto() is None:
+            assert "Mosquitto is not installed" in demo.log
+        else:
+            shown(demo, "simulated-pump-3 ONLINE")
+        see_what_the_model_says(url, demo)
         close_the_loop(url, demo)
         assert demo.stop() == 0
 

@@ -132,6 +132,43 @@ async def test_setpoint_goes_from_graphql_to_the_device_and_back_into_the_log(
                 await _close_the_loop(server, agent, plc)
 
 
+async def test_what_was_desired_before_an_agent_first_came_is_applied_once_or_refused(
+    folder: Path,
+) -> None:
+    """Also by an agent that is killed while it is told; another one finds it answered."""
+    with Server(folder) as server:
+        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(server.register, ASSET)
+        told = await asyncio.to_thread(httpx.get, f"{server.url}/tlog/plant-1/vkey")
+        desired = f'assetId: "{ASSET}", setpoint: "flow", value: '
+        async with device() as plc:
+            declared = configuration(plc.url, told.text.strip(), "closed-loop")
+            await in_thread(server, "desireSetpoint", f"{desired}{22 * L_PER_MIN}")
+            await in_thread(server, "desireSetpoint", f"{desired}{25 * L_PER_MIN}")
+            with LiveAgent(folder / "agent", server, declared) as agent:
+                agent.start()
+                await until(lambda: events(server, "asset.setpoint_reported"), agent)
+                assert await plc.value() == pytest.approx(25.0)
+                agent.kill()
+                await plc.setpoint.write_value(21.0)  # somebody at the machine
+                agent.start()
+                await in_thread(server, "desireSetpoint", f"{desired}{12 * L_PER_MIN}")
+                await until(lambda: events(server, "asset.setpoint_declined"), agent)
+                assert agent.stop() == 0
+            assert await plc.value() == pytest.approx(21.0), "what was answered is not told again"
+
+            # Too old for the site by the time that its agent comes for the first time.
+            await in_thread(server, "desireSetpoint", f"{desired}{30 * L_PER_MIN}")
+            await asyncio.sleep(1.5)
+            declared["agent"], declared["setpoints"][0]["age_s_max"] = "edge-2", 1
+            with LiveAgent(folder / "another", server, declared) as another:
+                another.start()
+                await until(lambda: len(events(server, "asset.setpoint_declined")) == 2, another)
+                assert another.stop() == 0
+            assert await plc.value() == pytest.approx(21.0)
+    assert "directive.stale" in another.log
+
+
 async def _close_the_loop(server: Server, agent: LiveAgent, plc: Device) -> None:
     streams = agent.state_dir / "outbox.sqlite3"
     await until(streams.exists, agent)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from domain.directives import ModelDirective
+from domain.directives import ModelDirective, SetpointDirective
 from domain.frames import Quality
 from edge_agent.setpoints.journal import APPLIED, REFUSED, RETURNED, WRITING, JournalEntry
 from edge_agent.setpoints.watchdog import Watchdog
-from edge_agent.uplink.transport import StreamMessage
+from edge_agent.settings import Settings
+from edge_agent.uplink.directives import DirectiveStream
+from edge_agent.uplink.http import HttpTransport
+from edge_agent.uplink.transport import StreamMessage, Wanted
+from edge_agent.waiting import end_all
 from tests.edge_agent.setpoints.site import (
     AGENT,
     KEY,
@@ -354,6 +359,80 @@ async def test_promotion_of_a_model_nobody_asked_for_moves_on(
             )
         )
         assert opened.applier.journal.handled_position == 150
+
+
+# --- the beginning of the stream ----------------------------------------------------------
+
+
+class Beginning(HttpTransport):
+    """A server that tells what it is given, and remembers from where it was asked to go on."""
+
+    def __init__(self, *told: list[StreamMessage]) -> None:
+        self.told = list(told)
+        self.asked: list[int | None] = []
+
+    @property
+    def address(self) -> str:
+        return "a test"
+
+    async def receive_directives(self, wanted: Wanted) -> AsyncIterator[StreamMessage]:
+        self.asked.append(wanted.after)
+        for message in self.told.pop(0) if self.told else []:
+            yield message
+        if not self.told:
+            await asyncio.Event().wait()
+
+
+async def received(opened: Site, *connections: list[StreamMessage]) -> list[int | None]:
+    """Let the server be connected to as often as it has something to tell."""
+    server = Beginning(*connections)
+    stream = DirectiveStream(AGENT, server, opened.applier, Settings(retry_delay_s_min=0.001))
+    stream.configure(opened.configuration.directing.keys, {})
+    running = asyncio.create_task(stream.run())
+    async with asyncio.timeout(30):
+        while server.told:
+            assert not running.done(), running
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    await end_all((running,))
+    return server.asked
+
+
+def ready(position: int) -> StreamMessage:
+    return StreamMessage(position, "")
+
+
+def message(directive: SetpointDirective) -> StreamMessage:
+    return StreamMessage(directive.position, signed(directive))
+
+
+async def test_what_was_desired_before_the_first_connect_is_applied_once(
+    running: Device, tmp_path: Path
+) -> None:
+    async with site(tmp_path, running) as opened:
+        before = opened.directive(25.0)
+        # Cut off before the stream had begun: all of it is told again.
+        asked = await received(
+            opened, [message(before)], [message(before), ready(before.position + 50)], []
+        )
+        assert asked == [None, None, before.position + 50]
+        assert await running.value() == pytest.approx(25.0)
+        assert opened.applier.journal.counts() == {"applied": 1}
+        assert [one.mutation for one in opened.reports()] == ["reportSetpoint"]
+
+
+async def test_what_was_desired_too_long_before_the_first_connect_is_refused_as_stale(
+    running: Device, tmp_path: Path
+) -> None:
+    async with site(tmp_path, running) as opened:
+        now = datetime.now(UTC)
+        old = opened.directive(issued_at=now - timedelta(seconds=200))
+        ended = opened.directive(
+            issued_at=now - timedelta(days=2), expires_at=now - timedelta(days=1)
+        )
+        await received(opened, [message(old), message(ended), ready(200)], [])
+        assert opened.codes() == ["directive.stale", "directive.expired"]
+        assert await running.value() == 20.0
 
 
 # --- the watchdog -------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import typer
 
 from domain.errors import InvalidInput
 from domain.events import format_time
-from domain.frame_statistics import channel_names
+from domain.frame_statistics import channel_names, time_quality
 from domain.frames import time_from_ns
 from eventlog.envelope import FrameWindow, PayloadTier, RecordedEvent
 
@@ -77,6 +77,7 @@ def _outline(window: FrameWindow) -> dict[str, Any]:
         "window_end": format_time(time_from_ns(window.end_ns)),
         "reading_count": window.reading_count,
         "channels": _channels(window),
+        "time": _time(window),
     }
 
 
@@ -89,6 +90,17 @@ def _channels(window: FrameWindow) -> list[str] | None:
     except (InvalidInput, ValueError, struct.error):
         return None  # to show a damaged row is the purpose; `heddle verify` names the damage
     return list(names)
+
+
+def _time(window: FrameWindow) -> dict[str, Any] | None:
+    """Return how far a frame's times can be trusted; None where nobody can tell any more."""
+    if not window.statistics:
+        return None
+    try:
+        time = time_quality(window.statistics)
+    except (InvalidInput, ValueError, struct.error):
+        return None  # as of the channels
+    return None if time is None else time.members()
 
 
 def _text(identifier: object) -> str | None:

@@ -12,6 +12,7 @@ import orjson
 import pyarrow as pa
 
 from api.exports.table import Asked, Export, Table, assets_asked, key_after, malformed_after
+from domain.asset_model import ValueKind
 from domain.asset_types import asset_type
 from domain.errors import InvalidInput
 from domain.frames import IntArray
@@ -88,7 +89,7 @@ def _batch(
     after: tuple[str, int, str] | None,
 ) -> pa.RecordBatch:
     """Return the readings of a slice in the order of time and channel."""
-    present = sorted((c for c in columns if len(c.times_ns)), key=lambda c: c.channel)
+    present = sorted((c for c in columns if len(c.values)), key=lambda c: c.channel)
     codes = np.array([names.index(column.channel) for column in present], np.int32)
     if not present:
         times, values = np.zeros(0, np.int64), np.zeros(0)
@@ -266,7 +267,7 @@ async def _channels_of(asked: Asked) -> tuple[dict[str, list[str]], dict[str, st
         channels = [
             channel
             for channel in asset_type(rows[asset_id].asset_type).channels
-            if not wanted or channel.name in wanted
+            if (not wanted or channel.name in wanted) and channel.kind is not ValueKind.TEXT
         ]
         found[asset_id] = sorted(channel.name for channel in channels)
         units |= {channel.name: channel.si_unit for channel in channels}

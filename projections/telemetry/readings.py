@@ -22,13 +22,14 @@ from tsdownsample import MinMaxLTTBDownsampler
 from domain.asset import telemetry_stream
 from domain.errors import InvalidInput
 from domain.frame_stacks import stacked
-from domain.frames import ByteArray, FloatArray, IntArray, Quality
+from domain.frames import ByteArray, Column, FloatArray, Frame, IntArray, Quality
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import read_frames
 from projections.telemetry.buckets import SECOND_NS
 from projections.telemetry.frame_readings import decoded_frames, decoded_together, series_key
 from projections.telemetry.rollup_columns import HOUR_S, MINUTE_S, read_rollups
+from projections.telemetry.texts import TextParts, Texts
 
 POINTS_MAX: Final = 10_000
 RAW_READINGS_MAX: Final = 2_000_000
@@ -67,6 +68,8 @@ class ReadingColumns:
     values : float64, shape (n,), SI
     qualities : uint8, shape (n,), `Quality`; GOOD throughout where a rollup was read
     reading_count : how many readings the range holds before thinning out
+    texts : objects, shape (n,), in place of `values`, which are none then; only where raw frames
+        are read
     """
 
     channel: str
@@ -75,6 +78,7 @@ class ReadingColumns:
     values: FloatArray
     qualities: ByteArray
     reading_count: int
+    texts: Column | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +256,7 @@ async def _read(
     known_at: int | None,
 ) -> list[ReadingColumns]:
     parts: dict[str, list[_Part]] = {channel: [] for channel in channels}
+    text_parts = TextParts(channels)
     stream = telemetry_stream(asset_id)
     after = (-(2**63), 0)
     readings = 0
@@ -272,11 +277,31 @@ async def _read(
             raise _too_many(asset_id, readings, readings_max)
         for at in range(0, len(present), FRAMES_AT_ONCE):
             await asyncio.sleep(0)
-            _add_parts(parts, present[at : at + FRAMES_AT_ONCE], remember=few)
-    return [
-        _joined(channel, parts[channel], start_ns, end_ns, with_bad=with_bad)
-        for channel in channels
-    ]
+            some = present[at : at + FRAMES_AT_ONCE]
+            decoded = decoded_frames(some, remember=few)
+            _add_parts(parts, decoded, some)
+            text_parts.add(decoded, some)
+    columns = []
+    for channel in channels:
+        texts = text_parts.joined(channel, start_ns, end_ns, with_bad=with_bad)
+        columns.append(
+            _joined(channel, parts[channel], start_ns, end_ns, with_bad=with_bad)
+            if texts is None or parts[channel]
+            else _of_texts(channel, texts, len(texts))
+        )
+    return columns
+
+
+def _of_texts(channel: str, texts: Texts, reading_count: int) -> ReadingColumns:
+    return ReadingColumns(
+        channel,
+        Tier.RAW,
+        texts.times_ns,
+        np.zeros(0),
+        texts.qualities,
+        reading_count,
+        texts.texts,
+    )
 
 
 def _too_many(asset_id: str, readings: int, limit: int) -> InvalidInput:
@@ -300,9 +325,8 @@ class _Part:
 
 
 def _add_parts(
-    parts: dict[str, list[_Part]], events: Sequence[RecordedEvent], *, remember: bool
+    parts: dict[str, list[_Part]], frames: Sequence[Frame], events: Sequence[RecordedEvent]
 ) -> None:
-    frames = decoded_frames(events, remember=remember)
     numeric = [n for n, frame in enumerate(frames) if series_key(frame.header).channels]
     positions = np.array([events[n].position for n in numeric], np.int64)
     at = 0
@@ -378,7 +402,7 @@ async def _read_seconds(
             with_bad=False,
             known_at=known_at,
         ):
-            if len(raw.times_ns):
+            if len(raw.values):
                 parts[raw.channel].append(_second_extremes(raw))
         at_ns = until_ns + 1
     return [
@@ -474,6 +498,9 @@ def _extremes(
 def _thinned(columns: ReadingColumns, points_max: int) -> ReadingColumns:
     if len(columns.times_ns) <= points_max:
         return columns
+    if columns.texts is not None:
+        texts = Texts(columns.times_ns, columns.texts, columns.qualities).thinned(points_max)
+        return _of_texts(columns.channel, texts, columns.reading_count)
     values = np.ascontiguousarray(columns.values)
     # LTTB passes over single peaks; the extremes of the whole range are kept whatever it says.
     chosen = np.array([values.argmin(), values.argmax(), 0, len(values) - 1][:points_max])

@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 
 from api.app import projections
-from domain.asset import RetireAsset
+from domain.asset import RegisterAsset, RetireAsset
 from domain.events import encode_fact
 from domain.frame_batches import BATCH_FRAMES_MAX, BATCH_MEDIA_TYPE, BatchItem, encode_batch
 from domain.frame_encoding import encode
-from domain.frames import Frame, FrameHeader, Quality
+from domain.frames import ChannelHeader, Frame, FrameHeader, Quality, build_frame
 from domain.ledger_events import PayloadsErased
+from domain.time_quality import TimeQuality
 from eventlog.reading import read_page
 from projections.telemetry.rollups import RollupProjection
 from tests.api.ingest_server import (
@@ -108,6 +109,17 @@ async def test_a_real_recording_is_stored_as_it_was_sent(server: Served) -> None
         assert event.actor == "agent:agent-1"
         assert event.event_id == item_of(frame).event_id
         assert event.occurred_at.timestamp() == frame.window_end_ns / SECOND_NS
+
+
+async def test_the_quality_of_times_is_part_of_what_is_recorded(server: Served) -> None:
+    silent = good(1)
+    said = replace(silent, header=replace(silent.header, time=TimeQuality("agent", True)))
+    assert told(await server.send(said)) == ["accepted"]
+    (stored,) = await server.recorded()
+    assert stored.payload == encode(said)
+    assert stored.payload_sha256 == said.canonical_sha256
+    # Without it, it is another frame under the same number.
+    assert told(await server.send(silent)) == ["source.sequence_reused"]
 
 
 async def test_a_frame_that_is_sent_again_is_a_duplicate_at_its_first_position(
@@ -206,6 +218,28 @@ REJECTED: dict[str, tuple[Frame | bytes, str, str]] = {
         with_channel(good(5), offset=273.15),
         "unit.conversion_mismatch",
         "channel 'flow' maps 'l/min' to SI by factor 1.6666666666666667e-05 and offset 273.15",
+    ),
+    "text where numbers belong": (
+        Frame(
+            with_channel(good(5), unit="m3/s", factor=1.0, value_type="str").header,
+            5,
+            good(5).clocks,
+            (np.array(["fast", "slow"], object),),
+            good(5).qualities,
+        ),
+        "channel.wrong_type",
+        "channel 'flow' holds number values, not those of type 'str'",
+    ),
+    "times whose quality contradicts itself": (
+        Frame(
+            replace(good(5).header, time=TimeQuality("agent", offset_ns=5)),
+            5,
+            good(5).clocks,
+            good(5).values,
+            good(5).qualities,
+        ),
+        "frame.time_quality",
+        "the agent's clock has no offset to itself",
     ),
     "NaN that calls itself good": (
         unchecked(with_values(good(5), [32.0, np.nan])),
@@ -676,3 +710,34 @@ async def test_a_server_without_its_database_is_alive_and_not_ready(server: Serv
     assert response.json()["status"] == "unavailable"
     assert response.json()["reasons"][0].startswith("the database cannot be reached: ")
     assert (await server.http.get("/healthz")).status_code == 200
+
+
+# --- what is no measured number -----------------------------------------------------------
+
+
+async def test_texts_flags_and_codes_are_recorded_as_they_were_sent(server: Served) -> None:
+    lathe = RegisterAsset("lathe-1", "production-machine", "Lathe 1")
+    await commanded(server.ledger, lathe)
+    kinds = (("program", "str"), ("running", "b1"), ("alarm_code", "i8"))
+    channels = tuple(ChannelHeader(name, "1", 1.0, 0.0, kind) for name, kind in kinds)
+    frame = build_frame(
+        FrameHeader("lathe-1", "agent-1", channels),
+        1,
+        [np.arange(2) * SECOND_NS],
+        [
+            np.array(["O1", "O2"], object),
+            np.array([True, False]),
+            # Out of range, and exact all the same: no float64 is this number.
+            np.array([7, 2**53 + 1]),
+        ],
+        [None, None, None],
+    )
+    assert told(await server.send(frame)) == ["accepted"]
+    (stored,) = await server.recorded()
+    received = stored.frame
+    assert [column.tolist() for column in received.values] == [
+        ["O1", "O2"],
+        [True, False],
+        [7, 2**53 + 1],
+    ]
+    assert received.qualities[2].tolist() == [Quality.GOOD, Quality.BAD]

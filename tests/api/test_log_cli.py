@@ -171,6 +171,7 @@ def test_a_line_of_json_outlines_a_frame_and_holds_its_payload_where_asked(log_u
         "window_end": "1970-01-01T00:00:00.000004Z",
         "reading_count": 5,
         "channels": ["supply_voltage"],
+        "time": None,
     }
     assert (document["source"], document["sequence"]) == ("agent:agent-1", 45)
     assert "payload" not in document

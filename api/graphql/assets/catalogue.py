@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import strawberry
@@ -11,7 +12,7 @@ from api.graphql.relay import Node, encode_id
 from api.graphql.scalars import described_enum
 from api.graphql.units import InUnit, in_unit
 from domain import asset_model
-from domain.asset_model import DeviationRule, Direction, LimitRule, Severity
+from domain.asset_model import DeviationRule, Direction, LimitRule, Severity, ValueKind
 
 ASSET_TYPE: Final = "AssetType"
 
@@ -21,8 +22,19 @@ described_enum(
     {"ABOVE": "Above the limit.", "BELOW": "Below the limit."},
 )
 
+described_enum(
+    ValueKind,
+    "What the values of a channel are.",
+    {
+        "NUMBER": "Measured numbers, in a unit.",
+        "INTEGER": "Whole numbers that are exact, such as codes and counts.",
+        "BOOLEAN": "True or false, as 1 or 0.",
+        "TEXT": "Texts, such as the name of a program; there is no statistics of them.",
+    },
+)
 
-@strawberry.type(description="One measured quantity of an asset.")
+
+@strawberry.type(description="One measured quantity, state or name of an asset.")
 class Channel:
     """`domain.asset_model.Channel`."""
 
@@ -32,6 +44,7 @@ class Channel:
     quantity: str = strawberry.field(description="Physical quantity, such as `pressure`.")
     si_unit: str = strawberry.field(description="SI unit in which it is read.")
     input_unit: str = strawberry.field(description="Unit in which its sensor usually delivers.")
+    kind: ValueKind = strawberry.field(description="What its values are.")
 
     @classmethod
     def of(cls, channel: asset_model.Channel) -> Channel:
@@ -43,17 +56,21 @@ class Channel:
             quantity=channel.quantity,
             si_unit=channel.si_unit,
             input_unit=channel.input_unit,
+            kind=channel.kind,
         )
 
-    @field(description="A reading below cannot be real and is marked BAD.")
-    def physical_min(self, unit: InUnit = None) -> float:
+    @field(description="A reading below cannot be real and is marked BAD; null of texts.")
+    def physical_min(self, unit: InUnit = None) -> float | None:
         """Return the lowest value that can be real."""
-        return in_unit(self.channel.physical_min, self.quantity, unit)
+        return self._limit(self.channel.physical_min, unit)
 
-    @field(description="A reading above cannot be real and is marked BAD.")
-    def physical_max(self, unit: InUnit = None) -> float:
+    @field(description="A reading above cannot be real and is marked BAD; null of texts.")
+    def physical_max(self, unit: InUnit = None) -> float | None:
         """Return the highest value that can be real."""
-        return in_unit(self.channel.physical_max, self.quantity, unit)
+        return self._limit(self.channel.physical_max, unit)
+
+    def _limit(self, limit_si: float, unit: str | None) -> float | None:
+        return in_unit(limit_si, self.quantity, unit) if math.isfinite(limit_si) else None
 
 
 @strawberry.type(description="A value that may be desired of an asset.")

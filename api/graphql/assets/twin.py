@@ -115,6 +115,10 @@ class ChannelReading:
     status: HealthStatus = strawberry.field(
         description="The worst finding about this channel; UNKNOWN while it was never read."
     )
+    text: str | None = strawberry.field(
+        description="The last GOOD reading of a channel of texts, cut after 255 bytes; null of any "
+        "other channel, and before the first."
+    )
 
     @field(description="The last GOOD reading, SI unless a unit is given; null before the first.")
     def value(self, unit: InUnit = None) -> float | None:
@@ -149,6 +153,7 @@ class ChannelReading:
             age_s=None if found is None else found.age_s,
             good_ratio=None if found is None else found.good_ratio,
             status=status,
+            text=None if found is None else found.text,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import Enum
 from typing import Final
 from uuid import UUID
 
@@ -11,8 +12,9 @@ import strawberry
 
 from api.graphql.relay import Node, encode_cursor, encode_id
 from api.graphql.scalars import Cursor, Json, Position
-from domain.frame_statistics import channel_names
+from domain.frame_statistics import channel_names, time_quality
 from domain.frames import time_from_ns
+from domain.time_quality import TimeQuality
 from eventlog.envelope import RecordedEvent
 from projections.running.projection import Policy
 from projections.running.runner import ProjectionRunner
@@ -37,6 +39,49 @@ class EventFilter:
     )
 
 
+@strawberry.enum(description="Who told the times of a frame.")
+class TimeSource(Enum):
+    """`domain.time_quality.TIME_SOURCES`."""
+
+    DEVICE = strawberry.enum_value("device", description="The device that measured.")
+    SERVER = strawberry.enum_value("server", description="A server or gateway in between.")
+    AGENT = strawberry.enum_value(
+        "agent", description="The agent: when it asked, or when a message arrived."
+    )
+    RECORDING = strawberry.enum_value(
+        "recording", description="A recording or a simulation, however old."
+    )
+    MIXED = strawberry.enum_value("mixed", description="Several of these.")
+
+
+@strawberry.type(name="TimeQuality", description="How far the times of a frame can be trusted.")
+class FrameTimes:
+    """`domain.time_quality.TimeQuality`."""
+
+    source: TimeSource = strawberry.field(description="Who told them.")
+    synchronized: bool | None = strawberry.field(
+        description="Whether the agent's clock followed a reference, as its operating system "
+        "says; null where that is not known."
+    )
+    offset_s: float | None = strawberry.field(
+        description="How far the telling clock was from the agent's at most, s, the time on the "
+        "way included; null where that is not known."
+    )
+    stepped: bool = strawberry.field(
+        description="Whether the agent's clock was set while the window was open."
+    )
+
+    @classmethod
+    def of(cls, time: TimeQuality) -> FrameTimes:
+        """Return `time` as it is told."""
+        return cls(
+            source=TimeSource(time.source),
+            synchronized=time.synchronized,
+            offset_s=None if time.offset_ns is None else time.offset_ns / 1e9,
+            stepped=time.stepped,
+        )
+
+
 @strawberry.type(description="A window of readings of one asset, in outline.")
 class Frame:
     """What the log says of a frame without its readings."""
@@ -47,6 +92,9 @@ class Frame:
     window_end: datetime = strawberry.field(description="Time of its last reading.")
     reading_count: int = strawberry.field(description="Readings of all its channels together.")
     channels: list[str] = strawberry.field(description="Names of its channels.")
+    time_quality: FrameTimes | None = strawberry.field(
+        description="How far its times can be trusted; null where the agent did not say."
+    )
 
     @classmethod
     def of(cls, event: RecordedEvent) -> Frame:
@@ -55,6 +103,7 @@ class Frame:
         assert event.sequence is not None, "a frame is numbered by its agent"
         window = event.window
         names = channel_names(window.statistics) if window.statistics else ()
+        time = time_quality(window.statistics) if window.statistics else None
         return cls(
             agent=event.actor.removeprefix("agent:"),
             sequence=Position(event.sequence),
@@ -62,6 +111,7 @@ class Frame:
             window_end=time_from_ns(window.end_ns),
             reading_count=window.reading_count,
             channels=list(names),
+            time_quality=None if time is None else FrameTimes.of(time),
         )
 
 

@@ -53,9 +53,16 @@ class ReadingColumn:
         description="When each value was read: ms since 1970-01-01 UTC, exact to a quarter "
         "microsecond."
     )
-    values: FloatColumn = strawberry.field(description="The values, in `unit`.")
+    values: FloatColumn = strawberry.field(
+        description="The values, in `unit`; none where the channel holds texts."
+    )
     qualities: QualityColumn = strawberry.field(
         description="How far each value can be trusted: 0 GOOD, 1 UNCERTAIN, 2 BAD."
+    )
+    texts: list[str] | None = strawberry.field(
+        description="The texts of a channel of texts, in place of `values`: of more than "
+        "`maxPoints` those that are another than the one before, and of these the latest. Null of "
+        "any other channel, and of a range too long to be read RAW: texts have no extremes."
     )
 
     @classmethod
@@ -74,4 +81,5 @@ class ReadingColumn:
             times_ms=to_ms(columns.times_ns),
             values=FloatColumn(values),
             qualities=QualityColumn(columns.qualities),
+            texts=None if columns.texts is None else columns.texts.tolist(),
         )

@@ -18,7 +18,8 @@ import pyarrow.parquet
 import pytest
 
 from api.app import projections
-from domain.frames import Quality
+from domain.asset import RegisterAsset
+from domain.frames import ChannelHeader, FrameHeader, Quality, build_frame
 from domain.material.part import CreatePart
 from domain.material.process_run import CompleteProcessRun, StartProcessRun
 from eventlog.commands import handle
@@ -383,3 +384,17 @@ async def test_export_without_a_row_is_an_empty_table(exporting: Server) -> None
         assert response.status_code == 200
     assert response.content == b""
     assert (await rows_of(exporting, "readings", assets="pump-3")) == []
+
+
+async def test_texts_are_not_exported_and_harm_no_neighbour(exporting: Server) -> None:
+    await exporting.command(RegisterAsset("lathe-1", "production-machine", "Lathe 1"))
+    channels = tuple(
+        ChannelHeader(name, "1", 1.0, 0.0, kind)
+        for name, kind in (("program", "str"), ("alarm_code", "i8"))
+    )
+    header = FrameHeader("lathe-1", "gateway-9", channels)
+    clock = time_ns(START) + np.arange(2) * 1_000_000_000
+    values = [np.array(["O1", "O2"], object), np.array([7, 8])]
+    await exporting.record(build_frame(header, 1, [clock], values, [None, None]))
+    rows = await rows_of(exporting, "readings", assets="lathe-1")
+    assert [(row["channel"], row["value"]) for row in rows] == [("alarm_code", n) for n in (7, 8)]

@@ -14,7 +14,8 @@ import pytest
 from domain.asset import RegisterAsset
 from domain.asset_types import asset_type
 from domain.frame_checks import mark_out_of_range
-from edge_agent.live.window import Window, frames_of
+from edge_agent.live.framing import frames_of
+from edge_agent.live.window import Window
 from edge_agent.outbox.records import FROM_POSITION, TO_POSITION, AgentCommand
 from tests.api.graphql.server import START, Server, time_ns
 from tests.api.graphql.test_commands import BATCH, done

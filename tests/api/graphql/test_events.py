@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from api.graphql.relay import encode_cursor
 from domain.asset import DesireSetpoint, RetireAsset
+from domain.time_quality import TimeQuality
 from eventlog.reading import PAGE_BYTES_MAX, read_page
 from projections.running.runner import ProjectionRunner
 from tests.api.graphql.server import LEDGER, PUMP_TYPE, Server, frame_of
@@ -99,6 +101,26 @@ async def test_frame_is_told_in_outline(server: Server) -> None:
                 "channels": ["flow", "pressure"],
             },
         }
+    ]
+
+
+async def test_a_frame_tells_how_far_its_times_can_be_trusted(server: Server) -> None:
+    await server.register("pump-1")
+    silent = frame_of("pump-1", {"flow": ("l/min", [30.0])})
+    header = replace(silent.header, time=TimeQuality("device", False, 5_000_000, True))
+    said = replace(silent, header=header, sequence=silent.sequence + 1)
+    for frame in (silent, said):
+        await server.record(frame)
+    data = await server.ask(
+        """
+        { events(first: 2, filter: {types: ["asset.frame_recorded"]}) { nodes { frame {
+            timeQuality { source synchronized offsetS stepped }
+        } } } }
+        """
+    )
+    assert [node["frame"]["timeQuality"] for node in data["events"]["nodes"]] == [
+        None,
+        {"source": "DEVICE", "synchronized": False, "offsetS": 0.005, "stepped": True},
     ]
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from domain.frames import Quality
+from domain.asset import RegisterAsset
+from domain.frames import ChannelHeader, Frame, FrameHeader, Quality, build_frame
 from tests.api.graphql.server import START, Server, frame_of
 from tests.recordings import SKAB_COLUMNS, read_skab
 
@@ -243,3 +244,91 @@ async def test_recording_is_read_back_as_it_was_delivered(server: Server) -> Non
         assert column["values"] == pytest.approx(
             recording.values[column["channel"]].tolist(), rel=1e-12, abs=1e-12
         )
+
+
+# --- what is no measured number -----------------------------------------------------------
+
+MACHINE = """
+query Machine($from: DateTime!, $to: DateTime!, $maxPoints: Int! = 1000) {
+  asset(assetId: "lathe-1") {
+    type { channels { name kind physicalMin physicalMax } }
+    twin { readings { channel value text } }
+    readings(
+      from: $from, to: $to, channels: ["program", "alarm_code", "running"], maxPoints: $maxPoints
+    ) { channel unit tier count timesMs values texts qualities }
+  }
+}
+"""
+
+
+def machine_frame(sequence: int, programs: list[str], qualities: list[int]) -> Frame:
+    """Return a frame of a lathe with a program, an alarm and a flag for every second."""
+    count = len(programs)
+    names = (("program", "str"), ("alarm_code", "i8"), ("running", "b1"))
+    channels = tuple(ChannelHeader(name, "1", 1.0, 0.0, kind) for name, kind in names)
+    start_ns = int(START_MS) * 1_000_000 + sequence * 1_000_000_000
+    return build_frame(
+        FrameHeader("lathe-1", "agent-1", channels),
+        sequence,
+        [start_ns + np.arange(count) * 1_000_000_000],
+        [
+            np.array(programs, object),
+            np.full(count, 2**31 - 1, np.int64),
+            np.arange(count) % 2 == 0,
+        ],
+        [np.array(qualities, np.uint8), None, None],
+    )
+
+
+async def test_texts_codes_and_flags_are_read_as_they_are(server: Server) -> None:
+    await server.command(RegisterAsset("lathe-1", "production-machine", "Lathe 1"))
+    await server.record(machine_frame(1, ["O1", "O1", "", "O2 Gehäuse"], [0, 0, 3, 1]))
+    # The readings of two seconds come once more, and count as they came last.
+    await server.record(machine_frame(4, ["O3", "O4"], [0, 0]))
+
+    asset = (await server.ask(MACHINE, **RANGE))["asset"]
+
+    program, alarm, running = asset["readings"]
+    at_ms = [START_MS + 1000 * second for second in range(1, 6)]
+    assert program == {
+        "channel": "program",
+        "unit": "1",
+        "tier": "RAW",
+        "count": 4,
+        "timesMs": [at_ms[0], at_ms[1], at_ms[3], at_ms[4]],
+        "values": [],
+        "texts": ["O1", "O1", "O3", "O4"],
+        "qualities": [0, 0, 0, 0],
+    }
+    assert (alarm["values"], alarm["texts"]) == ([2**31 - 1] * 5, None)
+    assert running["values"] == [1, 0, 1, 1, 0]
+    twin = {reading["channel"]: reading for reading in asset["twin"]["readings"]}
+    assert twin["program"] == {"channel": "program", "value": None, "text": "O4"}
+    assert twin["running"] == {"channel": "running", "value": 0, "text": None}
+    assert twin["drive_speed"] == {"channel": "drive_speed", "value": None, "text": None}
+    kinds = {channel["name"]: channel for channel in asset["type"]["channels"]}
+    assert kinds["program"] == {
+        "name": "program",
+        "kind": "TEXT",
+        "physicalMin": None,
+        "physicalMax": None,
+    }
+    assert (kinds["running"]["kind"], kinds["running"]["physicalMax"]) == ("BOOLEAN", 1)
+    assert (kinds["alarm_code"]["kind"], kinds["drive_speed"]["kind"]) == ("INTEGER", "NUMBER")
+
+
+async def test_more_texts_than_are_wanted_are_told_where_they_change(server: Server) -> None:
+    await server.command(RegisterAsset("lathe-1", "production-machine", "Lathe 1"))
+    programs = ["O1"] * 50 + ["O2"] * 50 + ["O3"] + ["O1"] * 20
+    await server.record(machine_frame(1, programs, [0] * len(programs)))
+
+    async def program(points: int) -> dict[str, Any]:
+        asset = (await server.ask(MACHINE, **RANGE, maxPoints=points))["asset"]
+        found: dict[str, Any] = asset["readings"][0]
+        return found
+
+    thinned = await program(10)
+    assert thinned["count"] == 121
+    assert thinned["texts"] == ["O1", "O2", "O3", "O1", "O1"]
+    assert [(at - START_MS) / 1000 for at in thinned["timesMs"]] == [1, 51, 101, 102, 121]
+    assert (await program(2))["texts"] == ["O1", "O1"]

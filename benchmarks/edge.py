@@ -1,8 +1,11 @@
 """The edge agent on one core: draining an outbox, and live sources with features and a model.
 
-The agent runs in a process of its own, bound to one core; beside it a server that says `accepted`
-to every frame and keeps none, so that the figures are the agent's. The outbox is a real one,
-fsynced, on this machine's disk. What a protocol's own parsing takes is not in here.
+The agent runs in a process of its own, bound to one core; on another core, where there is one, a
+server says `accepted` to every frame and keeps none, so that the figures are the agent's: CPU time
+and memory of its process alone. The outbox is a real one, fsynced, on this machine's disk. From a
+reading's own time until its acknowledgement is on disk is what `source to acknowledged` tells,
+the wait for the window's end included. Once without a protocol's own parsing, and once over MQTT,
+from a process that publishes JSON at Mosquitto.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 
+from benchmarks.edge_mqtt import broker, mosquitto, publishing
+from benchmarks.edge_site import Site
 from benchmarks.report import Figure, Report
 
 START_S_MAX = 30.0
@@ -38,8 +44,9 @@ def run(arguments: argparse.Namespace) -> Report:
     report = Report("edge")
     with _accepting() as url:
         drained = _agent("drain", url, arguments.frames)
-        counts = arguments.benches, arguments.pumps, arguments.rigs
-        lived = _agent("live", url, *counts, arguments.seconds)
+        site = Site(arguments.benches, arguments.pumps, arguments.rigs)
+        lived = _live(url, site, arguments.seconds)
+        heard = _heard(url, site, arguments.seconds)
     figures = report.figures
     figures["outbox drains"] = Figure(drained["readings_per_s"], "readings/s", goal=2e6)
     figures["outbox drains, of its core's time"] = Figure(
@@ -55,6 +62,16 @@ def run(arguments: argparse.Namespace) -> Report:
     figures["window to prediction p99"] = Figure(
         lived["prediction_p99_ms"], "ms", goal=30, ceiling=True
     )
+    if heard is not None:
+        figures["over MQTT: readings"] = Figure(heard["readings_per_s"], "readings/s")
+        figures["over MQTT: one core"] = Figure(heard["cpu_percent"], "%")
+        figures["over MQTT: memory"] = Figure(heard["memory_mib"], "MiB")
+        figures["over MQTT: published to acknowledged p50"] = Figure(
+            heard["acknowledged_p50_ms"], "ms"
+        )
+        figures["over MQTT: published to acknowledged p99"] = Figure(
+            heard["acknowledged_p99_ms"], "ms"
+        )
     report.notes.append(
         f"{arguments.benches} assets x 17 and {arguments.pumps} x 8 channels at 10 Hz (50 x 20 "
         f"together), {2 * arguments.rigs} waveforms at 12 kHz, windows of 100 ms, features of "
@@ -63,18 +80,43 @@ def run(arguments: argparse.Namespace) -> Report:
     return report
 
 
+def _heard(url: str, site: Site, seconds: float) -> dict[str, float] | None:
+    """Return what the agent takes at a broker, None where none is installed."""
+    program = mosquitto()
+    if program is None:
+        return None
+    with broker(program, _other_cores()) as port:
+        heard_site = replace(site, broker_port=port)
+        with publishing(heard_site, _other_cores()):
+            return _live(url, heard_site, seconds)
+
+
+def _live(url: str, site: Site, seconds: float) -> dict[str, float]:
+    counts = site.benches, site.pumps, site.rigs
+    return _agent("live", url, *counts, site.broker_port or 0, seconds)
+
+
 def _agent(*arguments: object) -> dict[str, float]:
     """Run one agent on one core and return what it tells."""
-    core = max(os.sched_getaffinity(0))
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.edge_load", *map(str, arguments)],
         stdout=subprocess.PIPE,
         check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        preexec_fn=lambda: os.sched_setaffinity(0, {_agent_core()}),
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def _agent_core() -> int:
+    return max(os.sched_getaffinity(0))
+
+
+def _other_cores() -> set[int]:
+    """Return where everything but the agent runs: the agent's core where there is no other."""
+    cores = os.sched_getaffinity(0)
+    return cores - {_agent_core()} or cores
 
 
 @contextmanager
@@ -82,7 +124,10 @@ def _accepting() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "benchmarks.edge_acceptor", str(port)])
+    server = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.edge_acceptor", str(port)],
+        preexec_fn=lambda: os.sched_setaffinity(0, _other_cores()),
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         deadline_s = time.monotonic() + START_S_MAX

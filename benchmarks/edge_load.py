@@ -1,12 +1,14 @@
 """One agent in a process of its own under load; prints what it took as one JSON object.
 
-``drain``: frames that wait are sent. ``live``: readings and waveforms come in, go through windows,
-features and a model, and are sent; as deep as everything but the protocols' own parsing.
+``drain``: frames that wait are sent. ``live``: readings and waveforms come in, one asset's at a
+time, where a connection would have unpacked its message; they go through buffers and scaling,
+windows, features and a model, and are sent. Only the protocols' own parsing is left out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import os
@@ -16,46 +18,35 @@ import tempfile
 import time
 import uuid
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import yaml
 
-from domain.asset_types import asset_type
+from benchmarks.edge_site import PERIOD_S, PUMP, PUMP_CHANNELS, RIG_RATE_HZ, Site, level_of
 from domain.frame_checks import header_for
 from domain.frame_encoding import encode_many
 from domain.frames import build_frame
-from domain.units import unit
 from edge_agent.configuration import AgentConfiguration, ConfiguredLiveSource, read_configuration
-from edge_agent.live import DeliveredChannel, Readings
 from edge_agent.live.collector import LiveCollector
 from edge_agent.live.feed import SourceFeed
 from edge_agent.live.window import Window
+from edge_agent.memory import settle_memory
+from edge_agent.opcua.connection import OpcUaSource
 from edge_agent.outbox import KeptWindow, NewFrame, Outbox, Priority, open_outbox
 from edge_agent.outbox.records import AgentCommand
+from edge_agent.reading_buffer import ReadingBuffer
 from edge_agent.readings import Position
+from edge_agent.running_sources import RunningSources
 from edge_agent.settings import Settings
 from edge_agent.uplink.http import open_http_transport
 from edge_agent.uplink.link import Link
 
-PUMP: Final = asset_type("skab-pump-loop")
-BENCH: Final = asset_type("hydraulic-test-rig")
-RIG_RATE_HZ: Final = 12_000.0
-CHANNELS: Final = {
-    "accelerometer_1": ("g_n", 0.03),
-    "accelerometer_2": ("g_n", 0.04),
-    "motor_current": ("A", 2.2),
-    "pressure": ("bar", 0.4),
-    "housing_temperature": ("degC", 70.0),
-    "fluid_temperature": ("degC", 25.0),
-    "supply_voltage": ("V", 230.0),
-    "flow": ("l/min", 32.0),
-}
 ROWS_A_FRAME: Final = 125
 WARM_UP_S: Final = 5.0
-MODEL: Final = Path(__file__).resolve().parents[1] / "docs/models/skab-pump-anomaly"
+ROUNDS: Final = 100
+"""Values of a channel that are drawn beforehand, and then come round again."""
 
 
 # --- draining -----------------------------------------------------------------------------
@@ -71,11 +62,11 @@ def drain(folder: Path, url: str, frame_count: int) -> dict[str, float]:
 
 
 def _fill(outbox: Outbox, frame_count: int) -> None:
-    header = header_for(PUMP, "pump-1", "bench", [(n, u) for n, (u, _) in CHANNELS.items()])
+    header = header_for(PUMP, "pump-1", "bench", [(n, u) for n, (u, _) in PUMP_CHANNELS.items()])
     random = np.random.default_rng(1)
     values = [
         np.round(random.normal(level, level / 100, (ROWS_A_FRAME,)), 4)
-        for _, level in CHANNELS.values()
+        for _, level in PUMP_CHANNELS.values()
     ]
     for start in range(0, frame_count, 200):
         numbers = range(start + 1, min(start + 200, frame_count) + 1)
@@ -108,7 +99,7 @@ async def _drained(outbox: Outbox, settings: Settings, frame_count: int) -> dict
         wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    readings = frame_count * ROWS_A_FRAME * len(CHANNELS)
+    readings = frame_count * ROWS_A_FRAME * len(PUMP_CHANNELS)
     return {"readings_per_s": readings / wall_s, "readings_per_cpu_s": readings / cpu_s}
 
 
@@ -129,80 +120,25 @@ class _Clocked:
         return answers
 
 
-def live(
-    folder: Path, url: str, benches: int, pumps: int, rigs: int, seconds: float
-) -> dict[str, float]:
-    """Take readings for `seconds`.
-
-    Parameters
-    ----------
-    benches, pumps : assets of 17 and of 8 channels at 10 Hz; a model looks at the pumps
-    rigs : assets of 2 waveforms at 12 kHz, with features
-    """
+def live(folder: Path, url: str, site: Site, seconds: float) -> dict[str, float]:
+    """Take readings for `seconds`: what the site's broker delivers, or what is made up here."""
     file = folder / "agent.yaml"
-    file.write_text(yaml.safe_dump(_configuration(benches, pumps, rigs)))
+    file.write_text(yaml.safe_dump(site.configuration()))
     configuration = read_configuration(file, folder)
     settings = Settings(server_url=url, state_dir=folder / "state")
     with open_outbox(settings.state_dir, 2**40) as outbox:
         outbox.adopt("bench", {}, live=configuration.asset_by_live_source)
-        return asyncio.run(_lived(configuration, outbox, settings, seconds))
-
-
-def _configuration(benches: int, pumps: int, rigs: int) -> dict[str, Any]:
-    def source(asset: str, kind: str, channels: dict[str, str], **more: Any) -> dict[str, Any]:
-        return {
-            "kind": "opcua",
-            "connection": "plc",
-            "asset": asset,
-            "asset_type": kind,
-            "window": {"seconds": 0.1, "readings": 100_000},
-            "channels": {
-                name: {
-                    "node": f"ns=2;s={asset}.{name}",
-                    "unit": unit,
-                    **({"rate_hz": RIG_RATE_HZ} if name.startswith("vibration_") else {}),
-                }
-                for name, unit in channels.items()
-            },
-            **more,
-        }
-
-    pump_channels = {name: unit for name, (unit, _) in CHANNELS.items()}
-    vibration = {"vibration_drive_end": "g_n", "vibration_fan_end": "g_n"}
-    features = {
-        name: {
-            "seconds": 1,
-            "names": ["rms", "kurtosis", "crest_factor", "velocity_rms", "bpfo", "bpfi"],
-            "envelope_band": {"low_hz": 1_000, "high_hz": 5_000},
-        }
-        for name in vibration
-    }
-    rig_channels = {**vibration, "shaft_speed": "rpm"}
-    return {
-        "agent": "bench",
-        "connections": {"plc": {"kind": "opcua", "url": "opc.tcp://127.0.0.1:1/none"}},
-        "sources": [
-            source(f"bench-{n}", BENCH.name, {c.name: c.input_unit for c in BENCH.channels})
-            for n in range(benches)
-        ]
-        + [source(f"pump-{n}", "skab-pump-loop", pump_channels) for n in range(pumps)]
-        + [
-            source(f"rig-{n}", "bearing-test-rig", rig_channels, features=features)
-            for n in range(rigs)
-        ],
-        "models": [
-            {
-                "model": "skab-pump-anomaly",
-                "file": str(MODEL / "model.onnx"),
-                "sha256": sha256((MODEL / "model.onnx").read_bytes()).hexdigest(),
-                "every_seconds": 1,
-            }
-        ],
-    }
+        heard = site.broker_port is not None
+        return asyncio.run(_lived(configuration, outbox, settings, seconds, heard=heard))
 
 
 async def _lived(
-    configuration: AgentConfiguration, outbox: Outbox, settings: Settings, seconds: float
+    configuration: AgentConfiguration,
+    outbox: Outbox,
+    settings: Settings,
+    seconds: float,
+    *,
+    heard: bool,
 ) -> dict[str, float]:
     waiting, moved, numbering = asyncio.Event(), asyncio.Event(), asyncio.Lock()
     clocked = [_Clocked(observer) for observer in configuration.observers]
@@ -210,13 +146,22 @@ async def _lived(
     latencies = _Latencies(outbox)
     async with open_http_transport(settings) as transport:
         link = Link("bench", outbox, transport, settings, waiting, moved)
-        feeds = [(source, collector.open(source)) for source in configuration.live]
+        sources = RunningSources(
+            outbox, settings, collector, numbering, waiting, moved, give_up=False
+        )
+        feeds: list[tuple[ConfiguredLiveSource, SourceFeed]] = []
+        if heard:
+            await sources.apply(configuration)
+            collector.observers = tuple(clocked)
+        else:
+            feeds = [(source, collector.open(source)) for source in configuration.live]
         tasks = [
             asyncio.create_task(collector.run()),
             asyncio.create_task(link.frames.run()),
             asyncio.create_task(link.commands.run()),
             *(asyncio.create_task(_feed(n, *pair)) for n, pair in enumerate(feeds)),
         ]
+        settle_memory()
         await asyncio.sleep(WARM_UP_S)
         latencies.clear()
         for one in clocked:
@@ -225,6 +170,7 @@ async def _lived(
         await asyncio.sleep(seconds)
         wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
         readings = collector.reading_count - before
+        await sources.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -272,36 +218,39 @@ class _Latencies:
 
 async def _feed(number: int, configured: ConfiguredLiveSource, feed: SourceFeed) -> None:
     """Bring what one asset measures, ten times a second, each at its own moment."""
+    assert isinstance(configured.source, OpcUaSource)
     random = np.random.default_rng(number)
-    period_s, due_s = 0.1, time.monotonic() + 0.1 * random.random()
-    waveform = random.normal(0, 0.1, round(RIG_RATE_HZ * period_s))
+    buffer = ReadingBuffer(configured.source.mapped)
+    waveform = random.normal(0, 0.1, round(RIG_RATE_HZ * PERIOD_S))
     good = np.zeros(len(waveform), np.uint8)
-    levels = [_level(configured, channel) for channel in configured.source.channels]
-    at = 0
-    while True:
+    rows = _drawn(configured, random)
+    at, due_s = 0, time.monotonic() + PERIOD_S * random.random()
+    for row in itertools.cycle(rows):
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-        due_s += period_s
-        now_ns, readings = time.time_ns(), []
-        start_ns = at or now_ns
+        due_s += PERIOD_S
+        now_ns = time.time_ns()
+        # A waveform goes on where it ended, however late it is brought; it is brought when its last
+        # sample is measured.
+        start_ns = at or now_ns - round(PERIOD_S * 1e9)
+        at = start_ns + round(PERIOD_S * 1e9)
         for index, channel in enumerate(configured.source.channels):
             if channel.rate_hz is None:
-                level = levels[index]
-                value = np.array([level * (1 + 0.01 * random.standard_normal())])
-                readings.append(Readings(index, np.array([now_ns]), value, good[:1]))
+                buffer.add(index, now_ns, row[index], 0)
             else:
-                times = start_ns + (np.arange(len(waveform)) / RIG_RATE_HZ * 1e9).astype(np.int64)
-                readings.append(Readings(index, times, waveform, good))
-        at = start_ns + round(period_s * 1e9)
-        await feed.take(readings)
+                buffer.add_run(index, start_ns, waveform, good)
+        await feed.take(buffer.take())
 
 
-def _level(configured: ConfiguredLiveSource, channel: DeliveredChannel) -> float:
-    """Return a value of a channel, in the unit it is delivered in, well within its range."""
-    if configured.asset_type is PUMP and channel.name in CHANNELS:
-        return CHANNELS[channel.name][1]
-    described = configured.asset_type.channel(channel.name)
-    middle = (described.physical_min + described.physical_max) / 2
-    return unit(channel.unit).from_si(middle)
+def _drawn(configured: ConfiguredLiveSource, random: np.random.Generator) -> list[list[float]]:
+    """Return what the channels tell, round by round: their levels, with 1 % of noise.
+
+    No value is a short decimal, which is the worst that can come: it cannot be packed.
+    """
+    channels = configured.source.channels
+    levels = np.array([level_of(configured.asset_type, c.name, c.unit) for c in channels])
+    drawn = levels * (1 + 0.01 * random.standard_normal((ROUNDS, len(levels))))
+    rows: list[list[float]] = drawn.tolist()
+    return rows
 
 
 def main() -> None:
@@ -313,9 +262,10 @@ def main() -> None:
         if what == "drain":
             found = drain(folder, url, int(numbers[0]))
         else:
-            *counts, seconds = numbers
+            *counts, port, seconds = numbers
             benches, pumps, rigs = (int(count) for count in counts)
-            found = live(folder, url, benches, pumps, rigs, float(seconds))
+            site = Site(benches, pumps, rigs, int(port) or None)
+            found = live(folder, url, site, float(seconds))
     print(json.dumps(found))
 
 

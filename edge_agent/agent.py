@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Final
 
 from domain.errors import HeddleError
-from edge_agent.configuration import AgentConfiguration, read_configuration
+from edge_agent.configuration import AgentConfiguration, read_configuration, security_files
 from edge_agent.configuration_watch import ConfigurationWatch
 from edge_agent.inference import carried_over
 from edge_agent.inference.updates import ModelUpdates
 from edge_agent.live.collector import LiveCollector
+from edge_agent.memory import settle_memory, unsettled_after
 from edge_agent.operations.metrics import serving_metrics
 from edge_agent.operations.observation import Observation, Observed
 from edge_agent.operations.snapshot import Snapshot
@@ -102,6 +103,7 @@ async def run_agent(
                 run = _Run(configuration, settings, outbox, transport, report, once=once)
                 watch = None if file is None or once else ConfigurationWatch(file)
                 with (
+                    unsettled_after(),
                     serving_metrics(settings.metrics_port, run.told),
                     exporting_traces(configuration.agent, settings.otlp_endpoint),
                 ):
@@ -185,6 +187,7 @@ class _Run:
         """Run until `stop` is set or, when it runs once, until there is nothing left to do."""
         await self._sources.apply(self._configuration)
         self._configure_link(self._configuration)
+        settle_memory()
         stopped = asyncio.create_task(stop.wait())
         tasks: list[asyncio.Task[object]] = [
             stopped,
@@ -234,6 +237,11 @@ class _Run:
     async def _keep_configured(self, watch: ConfigurationWatch) -> None:
         """Apply every new configuration that can be applied."""
         while True:
+            watch.follow(
+                file
+                for configured in self._configuration.connections
+                for file in security_files(configured.connection)
+            )
             await watch.changed()
             try:
                 configuration = await asyncio.to_thread(
@@ -243,6 +251,7 @@ class _Run:
                 configuration = replace(configuration, observers=observers)
                 await self._sources.apply(configuration)
                 self._configure_link(configuration)
+                settle_memory()
             except HeddleError as error:
                 _log.error("the new configuration is not in force: %s", error)
                 continue

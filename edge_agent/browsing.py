@@ -52,6 +52,10 @@ async def browse_connection(
 
 def channels_to_paste(kind: str, items: Sequence[BrowsedItem]) -> str:
     """Return `items` as YAML for ``channels``; names and unknown units are to be filled in."""
+    devices = [item for item in items if kind == "bacnet" and item.value.startswith("device,")]
+    if devices:
+        found = (f"# {one.address}  {_one_line(one.title)} ({one.value})\n" for one in devices)
+        return "# devices; browse one of them with --below\n" + "".join(found)
     lines = ["channels:\n"]
     for number, item in enumerate(items, start=1):
         unit = item.unit if item.unit in UNITS else '"?"'

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, TypeVar
 
+from domain.asset_model import Channel, ValueKind
 from domain.units import unit
+from edge_agent.delivered_values import VALUE_TYPE_OF_KIND
 from edge_agent.live import DeliveredChannel
 from edge_agent.scaling import Scaling, read_scaling
 from edge_agent.sources import SourceContext
@@ -62,7 +64,9 @@ def mapped_channels(
         known = channels.attempt(name, partial(context.asset_type.channel, name))
         if mapping is None:
             continue
-        symbol = mapping.text("unit")
+        measured = known is None or known.kind is ValueKind.NUMBER
+        # What is not measured has the unit 1, which nobody has to say.
+        symbol = mapping.text("unit") if measured or mapping.has("unit") else "1"
         scaling = read_scaling(mapping)
         rate_hz = None
         if waveforms and mapping.has("rate_hz"):
@@ -72,6 +76,19 @@ def mapped_channels(
         if symbol is None or scaling is None or address is None or known is None:
             continue
         if mapping.attempt("unit", partial(unit, symbol, quantity=known.quantity)):
-            delivered = DeliveredChannel(name, symbol, "f8", rate_hz)
+            delivered = DeliveredChannel(name, symbol, VALUE_TYPE_OF_KIND[known.kind], rate_hz)
+            _check_exact(mapping, known, scaling, rate_hz)
             found.append(MappedChannel(delivered, scaling, address))
     return found
+
+
+def _check_exact(mapping: Section, known: Channel, scaling: Scaling, rate_hz: float | None) -> None:
+    """Note where what is no measured number is declared to be scaled, or to be a waveform."""
+    if known.kind is ValueKind.NUMBER:
+        return
+    told = f"{known.name!r} holds {known.kind.lower()} values, which are taken as they are"
+    if not scaling.is_identity:
+        key = "scale" if mapping.has("scale") else "offset"
+        mapping.fault(key, "mapping.not_numeric", told, "leave scale and offset out")
+    if rate_hz is not None:
+        mapping.fault("rate_hz", "mapping.not_numeric", told, "leave rate_hz out")

@@ -336,6 +336,8 @@ def _print_running(running: dict[str, Any] | None) -> None:
         typer.echo(f"directives: last sign of life {running['directives_silent_s']:.0f} s ago")
     for name, why in running["connections"].items():
         typer.echo(f"connection {name}: {why or 'delivers'}")
+    if running["clock_synchronized"] is False:
+        typer.echo("the clock follows no reference, says the operating system")
     for step_s in running["clock_steps_s"]:
         typer.echo(f"the clock was set by {step_s:+.1f} s")
     for name, mode in running["setpoints"].items():

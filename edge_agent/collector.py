@@ -13,6 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -20,12 +21,13 @@ import numpy as np
 from domain.errors import HeddleError, Unavailable
 from domain.frame_checks import mark_all_out_of_range
 from domain.frame_encoding import encode, encode_many
-from domain.frames import Quality
+from domain.frames import IntArray, Quality
 from domain.identifiers import uuid7
 from edge_agent.configuration import ConfiguredSource
 from edge_agent.live import DeliveredChannel
 from edge_agent.live.collector import new_frame
-from edge_agent.live.window import ChannelWindow, CountingStage, Window, frames_of
+from edge_agent.live.framing import frames_of
+from edge_agent.live.window import ChannelWindow, CountingStage, Window
 from edge_agent.outbox import AgentCommand, KeptWindow, Outbox, PendingFrame
 from edge_agent.readings import Block, Rows
 from edge_agent.replay import Timeline
@@ -44,15 +46,31 @@ Ask = Callable[[Window], Awaitable[Sequence[AgentCommand]]]
 
 
 def window_of(rows: Rows, configured: ConfiguredSource, shift_ns: int) -> Window:
-    """Return `rows` as a window whose channels share their times; absent values are MISSING."""
+    """Return `rows` as a window whose channels share their times; absent values are MISSING.
+
+    A waveform stands in it once for each run of samples without a gap.
+    """
     times_ns = rows.times_ns + shift_ns
     channels = []
     for declared, values in zip(configured.header.channels, rows.values, strict=True):
         missing = np.where(np.isnan(values), np.uint8(Quality.MISSING), np.uint8(0))
-        channel = DeliveredChannel(declared.name, declared.unit)
-        channels.append(ChannelWindow(channel, times_ns, values, missing))
+        channel = DeliveredChannel(declared.name, declared.unit, rate_hz=declared.rate_hz)
+        whole = ChannelWindow(channel, times_ns, values, missing)
+        channels += [whole.between(start, stop) for start, stop in _runs(times_ns, channel)]
     header = configured.header
-    return Window(configured.name, header.asset, configured.asset_type, tuple(channels))
+    return Window(
+        configured.name, header.asset, configured.asset_type, tuple(channels), header.time
+    )
+
+
+def _runs(times_ns: IntArray, channel: DeliveredChannel) -> list[tuple[int, int]]:
+    """Return where the runs of a channel begin and end: one, but for waveforms with gaps."""
+    if channel.rate_hz is None:
+        return [(0, len(times_ns))]
+    period_ns = 1e9 / channel.rate_hz
+    # Half a sample is within the rounding of times; more is a gap.
+    gaps = np.flatnonzero(np.abs(np.diff(times_ns) - period_ns) > period_ns / 2) + 1
+    return list(pairwise([0, *gaps.tolist(), len(times_ns)]))
 
 
 class Collector:
@@ -144,7 +162,8 @@ class Collector:
     async def _put(self, window: Rows, timeline: Timeline) -> None:
         """Put `window` as a frame, waiting for as long as the outbox has no room."""
         configured, told = self._configured, False
-        if configured.stages or self._ask is not None:
+        is_waveform = configured.header.channels[0].rate_hz is not None
+        if is_waveform or configured.stages or self._ask is not None:
             await self._put_staged(window, timeline)
             return
         while True:

@@ -6,16 +6,19 @@ names, is told at once, each fault with file, line, key and a stable code.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, cast
 
 from domain.asset_model import AssetType
 from domain.asset_types import asset_type
-from domain.frame_checks import header_for
+from domain.frame_checks import check_units, header_for
 from domain.frames import FrameHeader, check_header
 from domain.identifiers import check_identifier
+from domain.time_quality import RECORDING, TimeQuality
 from edge_agent.conditioning import configure as conditioning_stage
 from edge_agent.features import FeatureStage
 from edge_agent.features import configure as feature_stage
@@ -23,7 +26,7 @@ from edge_agent.inference import configure as configure_models
 from edge_agent.live import Connection, DeliveredChannel, LiveSource
 from edge_agent.live.window import Observer, Stage
 from edge_agent.outbox.drops import DROP_RANK_MAX
-from edge_agent.readings import Source
+from edge_agent.readings import Source, WaveformSource
 from edge_agent.replay import NOW, RECORDED, Replay
 from edge_agent.setpoints.configuration import Directing
 from edge_agent.setpoints.configuration import configure as configure_setpoints
@@ -85,12 +88,19 @@ class ConfiguredLiveSource:
 
 @dataclass(frozen=True)
 class ConfiguredConnection:
-    """A connection, and its section as text."""
+    """A connection, and its section as text.
+
+    Parameters
+    ----------
+    secured_by : digest of the certificates and keys that it uses, by which a configuration that is
+        read again tells that they were renewed
+    """
 
     name: str
     kind: str
     connection: Connection
     declared: str
+    secured_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,11 @@ class AgentConfiguration:
     drop_ranks: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def asset_types_by_source(self) -> dict[str, str]:
+        """The type of every source's asset, by the source's name."""
+        return _types_by_source(self.sources, self.live)
+
+    @property
     def parts_by_source(self) -> dict[str, tuple[str, ...]]:
         """The parts of every source that is read, by its name."""
         return {source.name: source.source.parts for source in self.sources}
@@ -123,6 +138,13 @@ class AgentConfiguration:
     def asset_by_live_source(self) -> dict[str, str]:
         """The asset of every source that delivers by itself, by the source's name."""
         return {source.name: source.asset for source in self.live}
+
+
+def _types_by_source(
+    sources: Sequence[ConfiguredSource], live: Sequence[ConfiguredLiveSource]
+) -> dict[str, str]:
+    types = {source.name: source.asset_type.name for source in sources}
+    return types | {source.name: source.asset_type.name for source in live}
 
 
 def read_configuration(file: Path, data_dir: Path) -> AgentConfiguration:
@@ -157,7 +179,8 @@ def read_configuration(file: Path, data_dir: Path) -> AgentConfiguration:
             sources.append(configured)
         else:
             live.append(configured)
-    observers = configure_models(document, agent_name, file.parent)
+    types = _types_by_source(sources, live)
+    observers = configure_models(document, agent_name, file.parent, types)
     stages = {source.name: source.stages for source in sources}
     stages |= {source.name: source.stages for source in live}
     requests = {
@@ -238,8 +261,26 @@ def _connections(
         connection = live_kinds()[kind].configure_connection(section, name, context)
         section.finish()
         if connection is not None:
-            found[name] = ConfiguredConnection(name, kind, connection, section.declared)
+            found[name] = ConfiguredConnection(
+                name, kind, connection, section.declared, _digest(security_files(connection))
+            )
     return found
+
+
+def security_files(connection: Connection) -> tuple[Path, ...]:
+    """Return the certificates and keys with which `connection` is secured; most have none."""
+    files: tuple[Path, ...] = getattr(connection, "watched_files", ())
+    return files
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Return a digest of what `files` hold; one that cannot be read holds nothing."""
+    digest = hashlib.sha256()
+    for file in files:
+        with suppress(OSError):
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        digest.update(b"\0")
+    return digest.hexdigest() if files else ""
 
 
 # --- sources ------------------------------------------------------------------------------
@@ -266,7 +307,7 @@ def _source(
     source = cast(Source | None, source_kinds()[kind].configure(section, context))
     replay = _replay(section)
     window = _window(section, len(source.channels) if source else 1)
-    delivered = tuple(DeliveredChannel(*channel) for channel in source.channels) if source else ()
+    delivered = _delivered(source) if source else ()
     stages = _stages(section, delivered, found_type)
     section.finish()
     if source is None or asset is None or name is None or window is None or replay is None:
@@ -275,7 +316,17 @@ def _source(
         told = "a source without an end cannot be read as fast as possible"
         section.fault("replay", "replay.endless", told, "set a speed, or times: now")
     header = header_for(found_type, asset, agent, source.channels)
+    header = replace(
+        header,
+        channels=tuple(
+            replace(channel, rate_hz=told.rate_hz)
+            for channel, told in zip(header.channels, delivered, strict=True)
+        ),
+        time=TimeQuality(RECORDING),
+    )
     section.attempt("asset", lambda: check_header(header))
+    # Recordings hold numbers; a channel of texts needs a source that delivers them.
+    section.attempt("channels", lambda: check_units(header, found_type))
     return ConfiguredSource(
         name=name,
         asset_type=found_type,
@@ -286,6 +337,11 @@ def _source(
         stages=stages,
         declared=section.declared,
     )
+
+
+def _delivered(source: Source) -> tuple[DeliveredChannel, ...]:
+    rate_hz = source.rate_hz if isinstance(source, WaveformSource) else None
+    return tuple(DeliveredChannel(*channel, rate_hz=rate_hz) for channel in source.channels)
 
 
 def _live_source(

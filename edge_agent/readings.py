@@ -5,9 +5,9 @@ This is what a source hands to the window. It knows neither files nor frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -123,3 +123,28 @@ class Source(Protocol):
 
         The rows are the same wherever reading began; a block may be cut elsewhere.
         """
+
+
+@runtime_checkable
+class WaveformSource(Source, Protocol):
+    """A source whose channels may be waveforms, all of one rate."""
+
+    @property
+    def rate_hz(self) -> float | None:
+        """Samples a second; None where the channels are none."""
+
+
+ReadPart = Callable[[int, int, int | None], Iterator[Block]]
+"""Yields the blocks of a part: its index, the row to go on after (0: from its beginning), and the
+time of the last row before."""
+
+
+def parts_in_turn(part_count: int, after: Position | None, read: ReadPart) -> Iterator[Block]:
+    """Yield the blocks of `part_count` parts that follow `after`, one part after the other."""
+    previous_ns = after.time_ns if after else None
+    for part in range(after.part if after else 0, part_count):
+        done = after.row if after and after.part == part else 0
+        for block in read(part, done, previous_ns):
+            yield block
+            if len(block.rows):
+                previous_ns = int(block.rows.times_ns[-1])

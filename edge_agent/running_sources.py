@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from domain.errors import Conflict
 from edge_agent.collector import Collector
 from edge_agent.configuration import AgentConfiguration, ConfiguredConnection, ConfiguredSource
+from edge_agent.inference import input_spans_ns
 from edge_agent.live import Connection
 from edge_agent.live.collector import AGENT_DOWN, RECONFIGURED, LiveCollector
 from edge_agent.live.connections import RunningConnection
@@ -139,6 +140,9 @@ class RunningSources:
             live=configuration.asset_by_live_source,
             drop_ranks=configuration.drop_ranks,
         )
+        self._outbox.watch_inputs(
+            input_spans_ns(configuration.observers, configuration.asset_types_by_source)
+        )
         wanted = _declared(configuration)
         stale = [name for name, part in self._parts.items() if wanted.get(name) != part.declared]
         for name in stale:
@@ -233,5 +237,6 @@ def _declared(configuration: AgentConfiguration) -> dict[str, tuple[str, ...]]:
             if source.connection == connection.name
             for text in (source.name, source.declared)
         ]
-        parts[f"connection {connection.name}"] = (connection.declared, *sources)
+        secured_by = connection.secured_by
+        parts[f"connection {connection.name}"] = (connection.declared, secured_by, *sources)
     return parts

@@ -6,13 +6,26 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from domain.errors import HeddleError
 from domain.frames import Quality
 from domain.units import unit
 from edge_agent.configuration import AgentConfiguration, ConfiguredConnection, ConfiguredLiveSource
-from edge_agent.live import Readings
+from edge_agent.live import Connection, Readings
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A connection whose session belongs to one at a time, such as that of an agent that runs."""
+
+    def for_trial(self) -> Connection:
+        """Return one beside it that takes nothing from it and leaves nothing behind."""
+
+
+def connection_for_trial(connection: Connection) -> Connection:
+    """Return what may listen while an agent of the same configuration runs."""
+    return connection.for_trial() if isinstance(connection, Sharing) else connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,9 @@ class _TrialFeed:
     def lost(self, reason: str, from_ns: int, to_ns: int, count: int | None = None) -> None:
         """Ignore losses: nothing is kept."""
 
+    def resumed(self, kept_by: str = "", *, was_kept: bool = False) -> None:
+        """Ignore who keeps what comes later."""
+
     async def kept(self) -> None:
         """Never return: what is not kept is not acknowledged."""
         await asyncio.Event().wait()
@@ -126,7 +142,7 @@ async def _try_connection(
 ) -> list[Trial]:
     feeds = [_TrialFeed(source, count_max) for source in sources]
     running = asyncio.create_task(
-        configured.connection.run(
+        connection_for_trial(configured.connection).run(
             [(source.source, feed) for source, feed in zip(sources, feeds, strict=True)]
         )
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 from typing import Final
 
 from domain.errors import InvalidInput
 
 PORT: Final = 47_808
+HOST_PREFIX: Final = 32
+"""The prefix of an address that knows of no network, and so of no broadcast."""
 INSTANCE_MAX: Final = 4_194_302
 """The largest instance of an object; the one above means none (135-2020, 12.1)."""
 
@@ -92,3 +95,45 @@ def check_address(text: str) -> tuple[str, int]:
         told = f"{text!r:.80} is no IPv4 address with a UDP port"
         raise InvalidInput("connection.address", told, hint=f"such as 10.0.0.9 or 10.0.0.9:{PORT}")
     return host, port
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """Our own IPv4 address and UDP port; the `prefix` of its network says where broadcasts go."""
+
+    host: str
+    port: int
+    prefix: int = HOST_PREFIX
+
+    @property
+    def text(self) -> str:
+        """As the library writes it."""
+        return f"{self.host}/{self.prefix}:{self.port}"
+
+
+def check_interface(text: str) -> Interface:
+    """Return the interface of ``10.0.0.2``, ``10.0.0.2:47808`` or ``10.0.0.2/24:47808``.
+
+    Raises
+    ------
+    InvalidInput
+        ``connection.address``
+    """
+    address, slash, rest = text.partition("/")
+    if not slash:
+        return Interface(*check_address(text))
+    prefix, _, port_text = rest.partition(":")
+    host, port = check_address(f"{address}:{port_text}" if port_text else address)
+    if not (prefix.isascii() and prefix.isdigit() and 1 <= int(prefix) <= HOST_PREFIX):
+        told = f"{text!r:.80} has no prefix of 1 to {HOST_PREFIX} bits"
+        raise InvalidInput("connection.address", told, hint=f"such as 10.0.0.2/24:{PORT}")
+    return Interface(host, port, int(prefix))
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignRegistration:
+    """A router of broadcasts (BBMD) in another network, and for how long it shall serve us."""
+
+    host: str
+    port: int
+    lifetime_s: int

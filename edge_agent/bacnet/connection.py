@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from domain.errors import InvalidInput
-from edge_agent.bacnet.addresses import UNITS, check_address
+from edge_agent.bacnet.addresses import UNITS, ForeignRegistration, Interface, check_address
 from edge_agent.bacnet.device import PRESENT_VALUE, BacnetSource, DevicePolls
+from edge_agent.bacnet.network import Station
 from edge_agent.bacnet.requests import address_of, answered, number_of, object_of, property_of
 from edge_agent.live import BrowsedItem, ConnectionLost, Feed, LiveSource, Target
 from edge_agent.scaling import Scaling
@@ -34,9 +34,6 @@ from edge_agent.waiting import end_all, first_ended
 if TYPE_CHECKING:
     from bacpypes3.ipv4.app import NormalApplication
 
-RETRIES: Final = 1
-VENDOR: Final = 999
-"""The vendor id that ASHRAE has set aside for experiments."""
 INSTANCE_ANY: Final = 4_194_303
 """Asked of a device, this instance means its own (15.5.2)."""
 WHO_IS_S: Final = 1.0
@@ -72,17 +69,21 @@ class BacnetConnection:
     device_instance : our own, unique in the plant
     timeout_s : for how long an answer is waited for, before it is asked for once more
     now_ns : the wall clock, ns since 1970 UTC
+    foreign : the BBMD at which we register as a foreign device; None where we are in the network
     """
 
     def __init__(
         self,
         name: str,
-        interface: tuple[str, int],
+        interface: Interface,
         device_instance: int,
         timeout_s: float,
         now_ns: Callable[[], int] = time.time_ns,
+        *,
+        foreign: ForeignRegistration | None = None,
     ) -> None:
         self._name = name
+        self._foreign = foreign
         self._interface = interface
         self._device_instance = device_instance
         self._timeout_s = timeout_s
@@ -103,9 +104,9 @@ class BacnetConnection:
         ConnectionLost
             ``connection.address``: our own port cannot be had
         """
-        application = self._open()
-        self._application = application
-        tasks: list[asyncio.Task[None]] = []
+        station = self._open()
+        application = self._application = station.application
+        tasks: list[asyncio.Task[None]] = [asyncio.create_task(station.watch_registration())]
         try:
             for source, feed in sources:
                 if isinstance(source, BacnetSource):
@@ -116,13 +117,23 @@ class BacnetConnection:
                         for channel, mapped in enumerate(source.mapped)
                         if mapped.address.cov
                     ]
-            if not tasks:
-                await asyncio.Event().wait()
             await first_ended(tasks)
         finally:
             self._application = None
             await end_all(tasks)
-            application.close()
+            await station.close()
+
+    def for_trial(self) -> BacnetConnection:
+        """Return one on a free port of its own: that of an agent that runs is taken."""
+        interface = replace(self._interface, port=0)
+        return BacnetConnection(
+            self._name,
+            interface,
+            self._device_instance,
+            self._timeout_s,
+            self._now_ns,
+            foreign=self._foreign,
+        )
 
     async def write(self, target: Target, value: float) -> float:
         """Write a present value at the target's priority, and return what is read back.
@@ -164,43 +175,42 @@ class BacnetConnection:
         return float(target.scaling.apply(np.array([number]))[0])
 
     async def browse(self, below: str | None, count_max: int) -> AsyncIterator[BrowsedItem]:
-        """Yield the objects of the device at the address `below`, each with value and unit."""
-        if below is None:
-            raise InvalidInput(
-                "connection.address", "BACnet is browsed below a device", hint="--below 10.0.0.9"
-            )
-        device = check_address(below)
-        application = self._application or self._open()
+        """Yield the objects of the device at the address `below`, each with value and unit.
+
+        Without an address, yield the devices that answer a Who-Is.
+
+        Raises
+        ------
+        ConnectionLost, Unavailable
+            ``connection.address``; ``bbmd.refused``, ``bbmd.silent``; ``device.silent``
+        """
+        device = None if below is None else check_address(below)
+        station = self._open_beside()
         try:
-            found = await _device_objects(application, device)
+            if device is None:
+                async for item in station.discover(count_max):
+                    yield item
+                return
+            found = await _device_objects(station.application, device)
             for identifier in found[:count_max]:
-                yield await _offered(application, device, identifier)
+                yield await _offered(station.application, device, identifier)
         finally:
-            if application is not self._application:
-                application.close()
+            await station.close()
 
-    def _open(self) -> NormalApplication:
-        from bacpypes3.ipv4.app import NormalApplication
-        from bacpypes3.local.device import DeviceObject
-        from bacpypes3.pdu import IPv4Address
-
-        host, port = self._interface
-        # The library tries for ever to get a port; whether it is free is asked here.
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                told = f"UDP {host}:{port} cannot be had: {error}"
-                raise ConnectionLost("connection.address", told) from error
-            port = probe.getsockname()[1]
-        device = DeviceObject(
-            objectIdentifier=("device", self._device_instance),
-            objectName=f"heddle-{self._name}",
-            vendorIdentifier=VENDOR,
-            apduTimeout=round(self._timeout_s * 1000),
-            numberOfApduRetries=RETRIES,
+    def _open(self) -> Station:
+        return Station(
+            self._name, self._interface, self._device_instance, self._timeout_s, self._foreign
         )
-        return NormalApplication(device, IPv4Address(f"{host}/32:{port}"))
+
+    def _open_beside(self) -> Station:
+        """Return a station on our own port, or where an agent has that already, on a free one.
+
+        Devices that answer a Who-Is by broadcast are heard on the plant's port alone.
+        """
+        try:
+            return self._open()
+        except ConnectionLost:
+            return self.for_trial()._open()
 
 
 def _written(name: str, value: float) -> Any:

@@ -13,10 +13,10 @@ from edge_agent.bacnet.requests import (
     address_of,
     answered,
     is_refusal,
-    number_of,
     object_of,
     property_of,
     quality_of,
+    value_in,
 )
 from edge_agent.channel_mapping import MappedChannel
 from edge_agent.live import DeliveredChannel, Feed
@@ -161,11 +161,11 @@ class DevicePolls:
         self, buffer: ReadingBuffer, channel: int, time_ns: int, value: Any, flags: Any
     ) -> None:
         mapped = self._source.mapped[channel]
-        number, quality, code = number_of(value)
+        found, quality, code = value_in(value, mapped.delivered)
         if code:
             told = f"{mapped.address.object}: {value!s:.120} gives no good reading"
             self._feed.fault(code, told, channel=mapped.delivered.name, text=f"{value!s:.200}")
-        buffer.add(channel, time_ns, number, max(quality, quality_of(flags)))
+        buffer.add(channel, time_ns, found, max(quality, quality_of(flags)))
 
     def _note_silent(self, asked_ns: int, error: Unavailable) -> None:
         if self._silent_since_ns is None:

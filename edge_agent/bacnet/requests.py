@@ -8,6 +8,8 @@ from typing import Any
 from domain.errors import InvalidInput, Unavailable
 from domain.frames import Quality
 from edge_agent.delivered_numbers import judged_number
+from edge_agent.delivered_values import NO_VALUE, Value, is_exact, value_of
+from edge_agent.live import DeliveredChannel
 
 
 async def answered(request: Any, what: str) -> Any:
@@ -72,6 +74,22 @@ def quality_of(flags: Any) -> Quality:
     if fault:
         return Quality.BAD
     return Quality.UNCERTAIN if overridden or out_of_service else Quality.GOOD
+
+
+def value_in(value: Any, channel: DeliveredChannel) -> tuple[Value, int, str]:
+    """Return what a property's value is in `channel`, its quality, a fault's code or nothing."""
+    if not is_exact(channel):
+        return number_of(value)
+    nothing = NO_VALUE[channel.value_type]
+    if value is None or isinstance(value, InvalidInput) or type(value).__name__ == "ErrorType":
+        return nothing, Quality.MISSING, number_of(value)[2]
+    if type(value).__name__ == "BinaryPV":  # an enumeration: inactive is 0, active 1
+        return value_of(int(value), channel)
+    # The library's numbers and texts are Python's, with more to them.
+    for plain in (str, bool, int, float):
+        if isinstance(value, plain):
+            return value_of(plain(value), channel)
+    return nothing, Quality.MISSING, "value.wrong_type"
 
 
 def number_of(value: Any) -> tuple[float, int, str]:

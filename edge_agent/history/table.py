@@ -19,7 +19,7 @@ import numpy as np
 from domain.errors import HeddleError, InvalidInput
 from domain.units import unit
 from edge_agent.delivered_numbers import number_of
-from edge_agent.readings import Block, Position, RowFault, Rows
+from edge_agent.readings import Block, Position, RowFault, Rows, parts_in_turn
 from edge_agent.sources import SourceContext
 from edge_agent.time_declaration import declared_times
 from edge_agent.timestamps import ISO8601, TIME_NS_MAX, TIME_NS_MIN, TimeReader
@@ -117,13 +117,7 @@ class TableSource:
         InvalidInput
             ``source.file_shorter`` when a part ends before the row that reading has come to
         """
-        previous_ns = after.time_ns if after else None
-        for number in range(after.part if after else 0, len(self.table_parts)):
-            done = after.row if after and after.part == number else 0
-            for block in self._read_part(number, done, previous_ns):
-                yield block
-                if len(block.rows):
-                    previous_ns = int(block.rows.times_ns[-1])
+        return parts_in_turn(len(self.table_parts), after, self._read_part)
 
     def _read_part(self, number: int, done: int, previous_ns: int | None) -> Iterator[Block]:
         part = self.table_parts[number]

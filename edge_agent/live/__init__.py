@@ -8,11 +8,12 @@ protocols in `edge_agent.sources` and the windows; it knows neither frames nor t
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from domain.errors import Unavailable
 from domain.frames import ByteArray, Column, IntArray
+from domain.time_quality import AGENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,15 @@ class DeliveredChannel:
     unit: str
     value_type: str = "f8"
     rate_hz: float | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Every window of every source is looked up by its channels.
+        told = hash((self.name, self.unit, self.value_type, self.rate_hz))
+        object.__setattr__(self, "_hash", told)
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +54,14 @@ class Readings:
         tells it, or when it was asked for where the device tells no time
     values : as delivered, shape (n,), of the channel's type
     qualities : uint8, shape (n,), `domain.frames.Quality`
+    clock : who told the times, of `domain.time_quality.TIME_SOURCES`
     """
 
     channel: int
     times_ns: IntArray
     values: Column
     qualities: ByteArray
+    clock: str = AGENT
 
 
 class Feed(Protocol):
@@ -70,6 +82,17 @@ class Feed(Protocol):
         ----------
         reason : a stable code such as ``connection.down``, ``queue.overflow``, ``sequence.gap``
         count : how many, where that can be told
+        """
+
+    def resumed(self, kept_by: str = "", *, was_kept: bool = False) -> None:
+        """Note that the other side delivers from now on: what was missed until now is lost.
+
+        Parameters
+        ----------
+        kept_by : names the session, and what is subscribed to in it, in which the other side keeps
+            what comes while nobody listens; empty where it keeps nothing
+        was_kept : it has kept that session until now; where it was the source's own before, what
+            came meanwhile is delivered, and nothing was missed
         """
 
     async def kept(self) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from typing import Final
 
@@ -25,10 +26,12 @@ from domain.frame_checks import mark_all_out_of_range
 from domain.frame_encoding import encode_many
 from domain.frames import Frame, Quality
 from domain.identifiers import uuid7
+from edge_agent.clock_quality import AgentClock, SourceClock
 from edge_agent.configuration import ConfiguredLiveSource
 from edge_agent.live.feed import Incidents, RawWindow, SourceFeed
+from edge_agent.live.framing import frames_of_all
 from edge_agent.live.order import Ordering
-from edge_agent.live.window import ChannelWindow, CountingStage, Observer, Window, frames_of
+from edge_agent.live.window import ChannelWindow, CountingStage, Observer, Window
 from edge_agent.outbox import Outbox
 from edge_agent.outbox.records import AgentCommand, KeptWindow, Loss, NewFrame, Priority
 from edge_agent.readings import Position
@@ -37,7 +40,6 @@ from edge_agent.waiting import wait_up_to
 AGENT_DOWN: Final = "agent.down"
 RECONFIGURED: Final = "agent.reconfigured"
 WINDOW_REFUSED: Final = "window.refused"
-CLOCK_STEPPED: Final = "clock.stepped"
 CLOCK_STEP_S_MIN: Final = 0.5
 """What a clock that is kept right moves within a pass is far less."""
 KEPT_WITHIN_S: Final = 1.0
@@ -57,6 +59,7 @@ class _Source:
     configured: ConfiguredLiveSource
     feed: SourceFeed
     ordering: Ordering
+    clock: SourceClock
     window_number: int
     due_s: float
     listened_s: float
@@ -86,6 +89,7 @@ class LiveCollector:
     frames_waiting : set by the collector whenever it has put a frame
     outbox_moved : set by others whenever frames have left the outbox
     now_ns, now_s : the wall clock (ns since 1970 UTC) and the clock that nobody sets
+    agent_clock : whether the wall clock follows a reference
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class LiveCollector:
         outbox_moved: asyncio.Event,
         now_ns: Callable[[], int] = time.time_ns,
         now_s: Callable[[], float] = time.monotonic,
+        agent_clock: AgentClock | None = None,
     ) -> None:
         self.observers = observers
         self.clock_steps_s: list[float] = []
@@ -109,6 +114,7 @@ class LiveCollector:
         self._outbox_moved = outbox_moved
         self._now_ns = now_ns
         self._now_s = now_s
+        self.agent_clock = agent_clock or AgentClock(now_s=now_s)
         self._sources: dict[str, _Source] = {}
         self._woken = asyncio.Event()
         self._passing = asyncio.Lock()
@@ -127,16 +133,20 @@ class LiveCollector:
         ----------
         reason : why nobody listened since its last window
         """
-        position = self._outbox.source_state(configured.name).position
+        state = self._outbox.source_state(configured.name)
+        position = state.position
         feed = SourceFeed(configured, self._woken.set, self._now_ns)
+        feed.kept_by = state.kept_by
+        feed.on_kept_by = partial(self._outbox.note_kept_by, configured.name)
         now_ns = self._now_ns()
         if position is not None:
-            feed.missed(reason, min(position.time_ns, now_ns))
+            feed.missed(reason, position.time_ns)
             now_ns = min(position.time_ns, now_ns)
         self._sources[configured.name] = _Source(
             configured,
             feed,
             Ordering(configured.source.channels),
+            SourceClock(self.agent_clock),
             window_number=0 if position is None else position.row,
             due_s=self._next_due_s(configured),
             listened_s=-math.inf,
@@ -212,8 +222,11 @@ class LiveCollector:
     # --- one pass -------------------------------------------------------------------------
 
     async def _pass(self, due: Sequence[tuple[_Source, bool]]) -> None:
-        stepped = self._clock_stepped()
-        cuts = [cut for source, whole in due for cut in self._cut(source, whole, stepped)]
+        if self._clock_stepped():
+            # Every open window holds the moment, whether or not it ends now.
+            for source in self._sources.values():
+                source.feed.clock_stepped()
+        cuts = [cut for source, whole in due for cut in self._cut(source, whole)]
         if not cuts:
             return
         loop = asyncio.get_running_loop()
@@ -231,14 +244,12 @@ class LiveCollector:
         if any(window.frames or window.commands or window.losses for window in kept):
             self._frames_waiting.set()
 
-    def _cut(self, source: _Source, whole: bool, stepped: bool) -> list[_Cut]:
+    def _cut(self, source: _Source, whole: bool) -> list[_Cut]:
         """Return what `source` has for the outbox; now and then that it was listened to."""
         incidents = source.feed.cut_incidents()
-        if stepped:
-            incidents.counts["", CLOCK_STEPPED] += 1
         cuts = []
         for raw in source.feed.cut(whole=whole):
-            window = self._window(source, raw, stepped)
+            window = self._window(source, raw)
             cuts.append(_Cut(source, raw, incidents, window))
             incidents = Incidents()
         if not cuts and (
@@ -250,12 +261,13 @@ class LiveCollector:
     def _listened_due_s(self, source: _Source) -> float:
         return source.listened_s + LISTENED_EVERY_S
 
-    def _window(self, source: _Source, raw: RawWindow, stepped: bool) -> Window:
+    def _window(self, source: _Source, raw: RawWindow) -> Window:
         configured = source.configured
         channels = source.ordering.ordered(raw.readings)
-        if stepped:
+        if raw.stepped:
             channels = tuple(_uncertain(channel) for channel in channels)
-        return Window(configured.name, configured.asset, configured.asset_type, channels)
+        time = source.clock.quality(raw.clocks, raw.lag_ns, raw.stepped)
+        return Window(configured.name, configured.asset, configured.asset_type, channels, time)
 
     def _clock_stepped(self) -> bool:
         """Return whether the wall clock was set since the last pass, and tell it."""
@@ -315,16 +327,14 @@ class LiveCollector:
 
     def _encoded(self, cuts: Sequence[_Cut], first_sequence: int) -> list[KeptWindow]:
         """Return what is kept of `cuts`, their frames numbered from `first_sequence` on."""
-        sequence = first_sequence
         losses: dict[int, Loss] = {}
-        for at, cut in enumerate(cuts):
-            if cut.window is None:
-                continue
-            try:
-                cut.frames = frames_of(cut.window, self._agent, sequence)
-                sequence += len(cut.frames)
-            except HeddleError as error:
-                losses[at] = self._refused(cut.window, error)
+        windows = [(at, cut.window) for at, cut in enumerate(cuts) if cut.window is not None]
+        made = frames_of_all([window for _, window in windows], self._agent, first_sequence)
+        for (at, window), frames_or_error in zip(windows, made, strict=True):
+            if isinstance(frames_or_error, HeddleError):
+                losses[at] = self._refused(window, frames_or_error)
+            else:
+                cuts[at].frames = frames_or_error
         frames = _marked(cuts)
         encoded = iter(encode_many(frames) if frames else ())
         now_ns = self._now_ns()

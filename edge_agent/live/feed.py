@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from domain.frame_header import VALUE_TYPES
 from domain.frames import TEXT_LENGTH_MAX, Quality
+from domain.time_quality import AGENT, MIXED
 from edge_agent.configuration import ConfiguredLiveSource
 from edge_agent.live import Readings
 from edge_agent.outbox.records import Loss
@@ -35,6 +36,7 @@ BACKLOG_WINDOWS_MAX: Final = 4
 """Windows that wait for the disk before `take` waits."""
 REFUSED_MAX: Final = 100
 """Refused messages kept with their text, for each window."""
+CLOCK_STEPPED: Final = "clock.stepped"
 LOSSES_MAX: Final = 100
 """Losses declared within one window; what is more goes into the last, which then covers all."""
 TEXT_SHOWN_MAX: Final = 500
@@ -46,11 +48,28 @@ _log = logging.getLogger("heddle.edge.feed")
 
 @dataclass
 class RawWindow:
-    """What arrived between two cuts, in the order of arrival."""
+    """What arrived between two cuts, in the order of arrival.
+
+    Parameters
+    ----------
+    clocks : who told the times, of `domain.time_quality.TIME_SOURCES`
+    lag_ns : the agent's clock at an arrival less the latest time that arrived, where least; None
+        where the agent's clock alone told times
+    stepped : whether the agent's clock was set meanwhile
+    """
 
     readings: list[Readings] = field(default_factory=list)
     count: int = 0
     taken: int = 0
+    clocks: set[str] = field(default_factory=set)
+    lag_ns: int | None = None
+    stepped: bool = False
+
+    def note_clock(self, clock: str, lag_ns: int | None) -> None:
+        """Note who told the times of an arrival, and how far behind the agent's clock they lay."""
+        self.clocks.add(clock)
+        if lag_ns is not None and (self.lag_ns is None or abs(lag_ns) < abs(self.lag_ns)):
+            self.lag_ns = lag_ns
 
 
 @dataclass
@@ -83,6 +102,8 @@ class SourceFeed:
         self.configured = configured
         self.listening = True
         self.on_heard: Callable[[], None] = _nothing
+        self.kept_by = ""
+        self.on_kept_by: Callable[[str], None] = _kept_nowhere
         self.incidents = Incidents()
         self.reading_count = 0
         self._wake = wake
@@ -101,11 +122,14 @@ class SourceFeed:
 
     async def take(self, readings: Sequence[Readings]) -> None:
         """Take what arrived; wait while `BACKLOG_WINDOWS_MAX` windows wait for the disk."""
-        self._heard(self._now_ns())
+        now_ns = self._now_ns()
+        self._heard(now_ns)
         for given in readings:
             checked = self._checked(given)
             if checked is not None:
-                self._append(checked)
+                # A time that is not believed still tells how far off its clock is.
+                told = given.clock != AGENT
+                self._append(checked, now_ns - given.times_ns.item(-1) if told else None)
         while len(self._closed) > BACKLOG_WINDOWS_MAX:
             self._moved.clear()
             await self._moved.wait()
@@ -118,12 +142,23 @@ class SourceFeed:
                 RowFault(0, 0, code, message[:TEXT_SHOWN_MAX], text[:TEXT_SHOWN_MAX])
             )
 
+    def resumed(self, kept_by: str = "", *, was_kept: bool = False) -> None:
+        """Note that the other side delivers from now on; see `edge_agent.live.Feed`."""
+        if was_kept and kept_by and kept_by == self.kept_by:
+            self._missed = None
+        self._heard(self._now_ns())
+        if kept_by != self.kept_by:
+            self.kept_by = kept_by
+            self.on_kept_by(kept_by)
+
     def lost(self, reason: str, from_ns: int, to_ns: int, count: int | None = None) -> None:
         """Declare a loss; neighbours of one reason become one."""
         self._heard(min(from_ns, self._now_ns()))
         self._declare(reason, from_ns, to_ns, count)
 
     def _declare(self, reason: str, from_ns: int, to_ns: int, count: int | None) -> None:
+        # A clock that was set back meanwhile turns them round; the hour between is in doubt.
+        from_ns, to_ns = min(from_ns, to_ns), max(from_ns, to_ns)
         losses = self.incidents.losses
         last = losses[-1] if losses else None
         if last is not None and (last.reason == reason or len(losses) >= LOSSES_MAX):
@@ -154,6 +189,12 @@ class SourceFeed:
     def has_full_window(self) -> bool:
         """Whether a window was closed because it is full."""
         return bool(self._closed)
+
+    def clock_stepped(self) -> None:
+        """Note that the agent's clock was set while the windows that wait here were open."""
+        self.incidents.counts["", CLOCK_STEPPED] += 1
+        for window in (*self._closed, self._open):
+            window.stepped = True
 
     def cut(self, *, whole: bool) -> list[RawWindow]:
         """Return the windows that are full and, when `whole`, the one that is open, in order."""
@@ -188,12 +229,12 @@ class SourceFeed:
         if self._missed is not None:
             reason, since_ns = self._missed
             self._missed = None
-            self._declare(reason, min(since_ns, time_ns), time_ns, None)
+            self._declare(reason, since_ns, time_ns, None)
         self.on_heard()
 
     # --- taking ---------------------------------------------------------------------------
 
-    def _append(self, readings: Readings) -> None:
+    def _append(self, readings: Readings, lag_ns: int | None) -> None:
         """Add `readings` to the open window; what does not fit begins the next."""
         most, start, count = self.configured.readings_max, 0, len(readings.times_ns)
         while start < count:
@@ -201,6 +242,7 @@ class SourceFeed:
             part = readings if stop - start == count else _between(readings, start, stop)
             self._taken += 1
             self._open.readings.append(part)
+            self._open.note_clock(part.clock, lag_ns)
             self._open.count += stop - start
             self._open.taken = self._taken
             start = stop
@@ -272,8 +314,12 @@ class SourceFeed:
         )
         # One nanosecond apart, so that each stays a reading of its own.
         arrival = now_ns + np.arange(len(wrong), dtype=np.int64)
+        clock = AGENT if wrong.all() else MIXED
         return replace(
-            given, times_ns=np.where(wrong, arrival, given.times_ns), qualities=qualities
+            given,
+            times_ns=np.where(wrong, arrival, given.times_ns),
+            qualities=qualities,
+            clock=clock,
         )
 
     def _count(self, code: str, message: str, channel: str, count: int) -> None:
@@ -291,6 +337,10 @@ class SourceFeed:
 
 def _nothing() -> None:
     """Do nothing."""
+
+
+def _kept_nowhere(_kept_by: str) -> None:
+    """Remember nothing."""
 
 
 def _between(readings: Readings, start: int, stop: int) -> Readings:

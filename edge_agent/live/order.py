@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from domain.frames import Quality
+from domain.frames import ByteArray, Column, Quality
 from edge_agent.live import DeliveredChannel, Readings
 from edge_agent.live.window import ChannelWindow
 
 BoolArray = npt.NDArray[np.bool_]
-Last = tuple[int, Any, int]
-"""Time, value and quality of the last reading of a channel."""
+Last = tuple[int, Column, ByteArray]
+"""Time, value and quality of the last reading of a channel, the latter two of shape (1,)."""
 
 
 class Ordering:
@@ -57,12 +57,12 @@ class Ordering:
             if repeated.any():
                 self.repeated_count += int(repeated.sum())
                 window = _chosen(window, ~repeated)
-        if _reading(window, 0) == self._last[index]:
+        if _is_first(window, self._last[index]):
             self.repeated_count += 1
+            if len(window) == 1:
+                return None
             window = window.between(1, len(window))
-        if not len(window):
-            return None
-        self._last[index] = _reading(window, -1)
+        self._last[index] = _last(window)
         return window
 
     def _runs(
@@ -124,8 +124,19 @@ def _same_run(first: Readings, second: Readings) -> bool:
     )
 
 
-def _reading(window: ChannelWindow, at: int) -> Last:
-    quality = int(window.qualities[at])
+def _is_first(window: ChannelWindow, last: Last | None) -> bool:
+    """Return whether the first reading of `window` is the one before the window once more."""
+    if last is None or last[0] != window.times_ns.item(0):
+        return False
+    quality = window.qualities.item(0)
     # tolist makes a Python number, or leaves the text that it is.
-    value = None if quality == Quality.MISSING else window.values[at : at + 1 or None].tolist()[0]
-    return int(window.times_ns[at]), value, quality
+    return quality == last[2].item() and (
+        quality == Quality.MISSING or window.values[:1].tolist() == last[1].tolist()
+    )
+
+
+def _last(window: ChannelWindow) -> Last:
+    if len(window.times_ns) == 1:
+        return window.times_ns.item(), window.values, window.qualities
+    # Copied, so that a whole window is not held for the sake of its last reading.
+    return window.times_ns.item(-1), window.values[-1:].copy(), window.qualities[-1:].copy()

@@ -26,7 +26,7 @@ from edge_agent.channel_mapping import MappedChannel
 from edge_agent.live import BrowsedItem, ConnectionLost, DeliveredChannel, Feed, LiveSource, Target
 from edge_agent.live.outage import Outage
 from edge_agent.modbus.polling import BITS_MAX, REGISTERS_MAX, Asked, Group, Schedule, groups_of
-from edge_agent.modbus.registers import NOTHING, Field, Table, registers_of, value_of
+from edge_agent.modbus.registers import Field, Table, registers_of, value_as, value_of
 from edge_agent.reading_buffer import ReadingBuffer
 from edge_agent.scaling import Scaling
 
@@ -278,13 +278,16 @@ class ModbusConnection:
         registers, code, told = _contents(poll.group, answer)
         buffer = ReadingBuffer(poll.source.mapped)
         for member in poll.group.members:
-            name = poll.source.mapped[member.channel].delivered.name
-            value = NOTHING
-            if registers is not None:
-                start = member.field.address - poll.group.start
-                value = value_of(member.field, registers[start : start + member.field.size])
-            if code or value.code:
-                poll.feed.fault(code or value.code, told or value.message, channel=name)
+            channel = poll.source.mapped[member.channel].delivered
+            if registers is None:
+                poll.feed.fault(code, told, channel=channel.name)
+                buffer.add_missing(member.channel, asked_ns)
+                continue
+            start = member.field.address - poll.group.start
+            own = registers[start : start + member.field.size]
+            value = value_as(member.field, own, channel)
+            if value.code:
+                poll.feed.fault(value.code, value.message, channel=channel.name)
             buffer.add(member.channel, asked_ns, value.raw, value.quality)
         await poll.feed.take(buffer.take())
 
@@ -370,7 +373,7 @@ class ModbusConnection:
         read = value_of(wanted.field, _items(wanted.field.table, answer, wanted.field.size))
         if read.quality == Quality.MISSING:
             raise CommandRejected("target.unreadable", f"{wanted.address} reads back as no number")
-        return float(wanted.scaling.apply(np.array([read.raw]))[0])
+        return float(wanted.scaling.apply(np.array([read.raw], np.float64))[0])
 
     @property
     def _where(self) -> str:

@@ -19,6 +19,9 @@ from typing import Final
 
 from domain.frames import Quality
 from edge_agent.delivered_numbers import exactness
+from edge_agent.delivered_values import is_exact
+from edge_agent.delivered_values import value_of as delivered_value
+from edge_agent.live import DeliveredChannel
 
 WORD_BITS: Final = 16
 
@@ -86,9 +89,9 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A number as it was read; NaN with `Quality.MISSING` where there is none."""
+    """A value as it was read; of a number NaN with `Quality.MISSING` where there is none."""
 
-    raw: float
+    raw: float | int | bool | str
     quality: int
     code: str = ""
     message: str = ""
@@ -99,20 +102,37 @@ NOTHING: Final = Value(math.nan, Quality.MISSING)
 
 def value_of(field: Field, registers: Sequence[int]) -> Value:
     """Return what `registers`, ``field.size`` of them, say; a table of bits gives 0 or 1 each."""
-    if field.table.has_bits:
-        return Value(float(bool(registers[0])), Quality.GOOD)
-    raw = _bytes_of(field, registers)
-    if int.from_bytes(raw, "big") in field.absent:
+    number = number_in(field, registers)
+    if number is None:
         return NOTHING
-    number = struct.unpack(FORMATS[field.number_type], raw)[0]
-    if field.bit_count:
-        pattern = int.from_bytes(raw, "big")
-        number = (pattern >> field.first_bit) & ((1 << field.bit_count) - 1)
     if isinstance(number, float) and not math.isfinite(number):
         return Value(math.nan, Quality.MISSING, "value.not_finite", f"the device sends {number}")
     quality, code = exactness(number)
     told = f"{number} is beyond 2^53 and was rounded" if code else ""
     return Value(float(number), quality, code, told)
+
+
+def value_as(field: Field, registers: Sequence[int], channel: DeliveredChannel) -> Value:
+    """Return what `registers` say as a value of `channel`: 64 bits are not rounded by a float."""
+    if not is_exact(channel):
+        return value_of(field, registers)
+    number = number_in(field, registers)
+    found, quality, code = delivered_value(number, channel)
+    return Value(found, quality, code, f"{number!r} gives no good reading" if code else "")
+
+
+def number_in(field: Field, registers: Sequence[int]) -> float | int | None:
+    """Return the number in `registers` as it stands there; None for a pattern that means none."""
+    if field.table.has_bits:
+        return int(bool(registers[0]))
+    raw = _bytes_of(field, registers)
+    pattern = int.from_bytes(raw, "big")
+    if pattern in field.absent:
+        return None
+    if field.bit_count:
+        return (pattern >> field.first_bit) & ((1 << field.bit_count) - 1)
+    number: float | int = struct.unpack(FORMATS[field.number_type], raw)[0]
+    return number
 
 
 def registers_of(field: Field, number: float) -> list[int] | None:

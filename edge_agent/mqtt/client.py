@@ -8,9 +8,10 @@ received and never acknowledged the broker delivers again.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -32,6 +33,17 @@ _SUCCESS: Final = 0
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """Closes where the handshake fails, which paho leaves to the collector of garbage."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
     """Files for TLS; the system's authorities where none is named."""
@@ -39,9 +51,22 @@ class Certificates:
     authority: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    key_password: str | None = field(default=None, repr=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The certificates, our own first."""
+        return tuple(file for file in (self.certificate, self.authority) if file is not None)
+
+    @property
+    def watched_files(self) -> tuple[Path, ...]:
+        """All that a renewal may exchange: the certificates and the key."""
+        return self.files if self.key is None else (*self.files, self.key)
 
     def context(self) -> ssl.SSLContext:
         """Return a fresh context, so that a renewed certificate is used from the next session on.
+
+        It asks for a certificate of an authority that is trusted, of the host that was called.
 
         Raises
         ------
@@ -50,8 +75,11 @@ class Certificates:
         """
         made = ssl.create_default_context(cafile=self.authority and str(self.authority))
         made.minimum_version = ssl.TLSVersion.TLSv1_2
+        made.sslsocket_class = _TlsSocket
         if self.certificate is not None:
-            made.load_cert_chain(str(self.certificate), self.key and str(self.key))
+            # Without a password OpenSSL would ask for one at the terminal.
+            password = self.key_password or ""
+            made.load_cert_chain(str(self.certificate), self.key and str(self.key), password)
         return made
 
 
@@ -91,6 +119,15 @@ class Broker:
     def url(self) -> str:
         """Its address, without who logs in."""
         return f"{'mqtt' if self.certificates is None else 'mqtts'}://{self.host}:{self.port}"
+
+
+def beside(broker: Broker, purpose: str) -> Broker:
+    """Return `broker` for a session that ends with its connection and takes over no other.
+
+    A broker ends the session of whoever else has the same client id, hence an id of its own.
+    """
+    client_id = f"{broker.client_id}-{purpose}-{secrets.token_hex(4)}"
+    return replace(broker, client_id=client_id, session_expiry_s=0)
 
 
 def broker_place(url: str) -> tuple[str, str, int]:
@@ -144,6 +181,7 @@ class MqttClient:
         self._paused = False
         self._closed = False
         self._look: asyncio.TimerHandle | None = None
+        self._tls_failure = ""
         self._client = self._paho()
 
     # --- what a user calls ----------------------------------------------------------------
@@ -154,7 +192,9 @@ class MqttClient:
         Raises
         ------
         ConnectionLost
-            ``connection.unreachable``, ``connection.refused``, ``connection.timeout``
+            ``connection.unreachable``, ``connection.refused``, ``connection.timeout``;
+            ``connection.certificate`` (our own files), ``connection.certificate_refused`` (the
+            broker's is not trusted), ``connection.tls_failed`` (such as: it does not trust ours)
         """
         try:
             async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
@@ -162,6 +202,11 @@ class MqttClient:
                 return await asyncio.shield(self._connected)
         except TimeoutError as error:
             raise self._lost("connection.timeout", "does not answer") from error
+        except ssl.SSLCertVerificationError as error:
+            told = f"shows a certificate that is not trusted: {error.verify_message}"
+            raise self._lost("connection.certificate_refused", told) from error
+        except ssl.SSLError as error:
+            raise self._lost("connection.tls_failed", f"agrees on no TLS: {error}") from error
         except (OSError, ValueError) as error:
             raise self._lost("connection.unreachable", f"cannot be reached: {error}") from error
 
@@ -270,6 +315,8 @@ class MqttClient:
         )
         client.on_publish = lambda _c, _u, mid, _r, _p: self._answered("publish", mid, None)
         client.on_message = lambda _c, _u, message: self._receive(message)
+        if broker.certificates is not None:
+            client.on_log = lambda _c, _u, _level, text: self._note_log(text)
         client.on_socket_open = lambda _c, _u, opened: self._on_socket_open(opened)
         client.on_socket_close = lambda _c, _u, _s: self._forget_socket()
         client.on_socket_register_write = lambda _c, _u, of: self._on_register_write(of)
@@ -283,7 +330,7 @@ class MqttClient:
 
         broker = self._broker
         if broker.certificates is not None:
-            self._client.tls_set_context(broker.certificates.context())
+            self._client.tls_set_context(self._tls_context(broker.certificates))
         if broker.version != 5:
             self._client.connect(broker.host, broker.port, KEEPALIVE_S)
             return
@@ -299,6 +346,21 @@ class MqttClient:
             properties=properties,
         )
 
+    def _tls_context(self, certificates: Certificates) -> ssl.SSLContext:
+        try:
+            return certificates.context()
+        except (OSError, ssl.SSLError) as error:
+            told = f"cannot be called: our certificate, key or authority is not usable: {error}"
+            raise self._lost("connection.certificate", told) from error
+
+    def _note_log(self, text: str) -> None:
+        """Remember why TLS ended: of that paho tells its log alone.
+
+        At TLS 1.3 a broker refuses our certificate only after the handshake.
+        """
+        if "[SSL: " in text:
+            self._tls_failure = text[text.index("[SSL: ") :][:200]
+
     def _on_connect(self, flags: Any, reason: Any) -> None:
         if self._connected.done():
             return
@@ -308,10 +370,16 @@ class MqttClient:
             # Whoever waits takes it from there; where nobody does any more, it is no surprise.
             self._connected.exception()
         else:
+            # From here on every packet would be told, and each word of it formatted.
+            self._client.on_log = None
             self._connected.set_result(bool(flags.session_present))
 
     def _on_disconnect(self, reason: object) -> None:
-        self._fail(self._lost("connection.lost", f"went away: {reason}"))
+        if self._tls_failure:
+            told = f"ends TLS: {self._tls_failure}"
+            self._fail(self._lost("connection.tls_failed", told))
+        else:
+            self._fail(self._lost("connection.lost", f"went away: {reason}"))
 
     def _on_socket_open(self, opened: Any) -> None:
         # Called in the thread that connects.

@@ -9,9 +9,10 @@ a reading that arrives twice with its own time is one reading.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from domain.errors import InvalidInput
-from edge_agent.delivered_numbers import number_of
 from edge_agent.live import BrowsedItem, ConnectionLost, DeliveredChannel, Feed, LiveSource, Target
-from edge_agent.mqtt.client import Broker, MqttClient
+from edge_agent.live.outage import CONNECTION_DOWN, Outage
+from edge_agent.mqtt.client import Broker, MqttClient, beside
 from edge_agent.mqtt.inbox import HELD_MAX, Inbox
 from edge_agent.mqtt.json_messages import JsonMapping, pointer_of, shown
 from edge_agent.mqtt.topics import matches
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 ROUTES_REMEMBERED_MAX: Final = 10_000
 BROWSE_S: Final = 3.0
 BROWSE_DEPTH_MAX: Final = 8
+SHOWN_MAX: Final = 60
 QOS_GRANTED_MAX: Final = 1
 _REFUSED: Final = 128
 
@@ -52,9 +54,9 @@ class MqttSource:
         return tuple(mapped.delivered for mapped in self.mapping.channels)
 
     @property
-    def waits_at_broker(self) -> bool:
-        """Whether the broker keeps its messages while we are away."""
-        return self.qos > 0
+    def topic_filters(self) -> list[str]:
+        """Its filters as they are subscribed to, in order."""
+        return sorted("/".join(levels) for levels in self.filters)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +74,22 @@ class MqttConnection:
     Parameters
     ----------
     now_ns : the wall clock, ns since 1970 UTC
+    qos_max : asked for at most, whatever a source says
     """
 
-    def __init__(self, name: str, broker: Broker, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        name: str,
+        broker: Broker,
+        now_ns: Callable[[], int] = time.time_ns,
+        *,
+        qos_max: int = QOS_GRANTED_MAX,
+    ) -> None:
         self._name = name
         self._broker = broker
+        self._qos_max = qos_max
         self._now_ns = now_ns
-        self._away_since_ns: int | None = None
+        self._outage = Outage(now_ns)
         self._served: list[_Served] = []
         self._routes: OrderedDict[str, tuple[tuple[_Served, tuple[int, ...]], ...]] = OrderedDict()
         self._unacknowledged: list[MQTTMessage] = []
@@ -93,8 +104,17 @@ class MqttConnection:
     def certificate_files(self) -> tuple[Path, ...]:
         """The certificates that it uses, for whoever watches when they end."""
         used = self._broker.certificates
-        files = () if used is None else (used.certificate, used.authority)
-        return tuple(file for file in files if file is not None)
+        return () if used is None else used.files
+
+    @property
+    def watched_files(self) -> tuple[Path, ...]:
+        """The files with which a session is secured; another content asks for a new session."""
+        used = self._broker.certificates
+        return () if used is None else used.watched_files
+
+    def for_trial(self) -> MqttConnection:
+        """Return one that listens beside this one: no session of it is touched or left behind."""
+        return MqttConnection(self._name, beside(self._broker, "check"), self._now_ns, qos_max=0)
 
     async def run(self, sources: Sequence[tuple[LiveSource, Feed]]) -> None:
         """Deliver to every source's feed until cancelled.
@@ -105,7 +125,7 @@ class MqttConnection:
             ``connection.*``
         """
         self._served = [
-            _Served(source, feed, ReadingBuffer(source.mapping.channels))
+            _Served(source, feed, ReadingBuffer(source.mapping.channels, source.mapping.clock))
             for source, feed in sources
             if isinstance(source, MqttSource)
         ]
@@ -117,9 +137,9 @@ class MqttConnection:
         connected = False
         try:
             had_session = await client.connect()
-            self._tell_lost(had_session)
-            await self._subscribe(client)
+            granted = await self._subscribe(client)
             connected = True
+            self._tell_lost(had_session, granted)
             tasks = [
                 asyncio.create_task(client.lost()),
                 asyncio.create_task(self._deliver(client, inbox)),
@@ -128,31 +148,22 @@ class MqttConnection:
             await first_ended(tasks)
         finally:
             if connected:
-                self._away_since_ns = self._now_ns()
+                self._outage.begun()
             await end_all(tasks)
             await client.close()
 
     async def browse(self, below: str | None, count_max: int) -> AsyncIterator[BrowsedItem]:
-        """Yield the numbers in the messages that arrive within `BROWSE_S` below a topic filter.
+        """Yield the values in the messages that arrive within `BROWSE_S` below a topic filter.
 
         An address is the topic, ``#`` and the JSON pointer of a field.
         """
         arrived: asyncio.Queue[MQTTMessage] = asyncio.Queue(HELD_MAX)
-        broker = Broker(
-            host=self._broker.host,
-            port=self._broker.port,
-            client_id=f"{self._broker.client_id}-browse",
-            version=self._broker.version,
-            username=self._broker.username,
-            password=self._broker.password,
-            certificates=self._broker.certificates,
-        )
 
         def take(message: MQTTMessage) -> None:
             if not arrived.full():
                 arrived.put_nowait(message)
 
-        client = MqttClient(broker, take)
+        client = MqttClient(beside(self._broker, "browse"), take)
         seen: set[str] = set()
         try:
             await client.connect()
@@ -188,15 +199,16 @@ class MqttConnection:
 
     # --- from the broker ------------------------------------------------------------------
 
-    async def _subscribe(self, client: MqttClient) -> None:
+    async def _subscribe(self, client: MqttClient) -> dict[str, int]:
+        """Subscribe to every source's filters; return the QoS that each was granted."""
         wanted: dict[str, int] = {}
         for served in self._served:
-            qos = min(served.source.qos, QOS_GRANTED_MAX)
+            qos = min(served.source.qos, self._qos_max)
             for levels in served.source.filters:
                 text = "/".join(levels)
                 wanted[text] = max(qos, wanted.get(text, 0))
         if not wanted:
-            return
+            return {}
         granted = dict(zip(wanted, await client.subscribe(list(wanted.items())), strict=True))
         refused = {text for text, qos in granted.items() if qos >= _REFUSED}
         if len(refused) == len(granted):
@@ -207,17 +219,25 @@ class MqttConnection:
                 if (text := "/".join(levels)) in refused:
                     told = f"the broker does not let us read {text!r}"
                     served.feed.fault("message.subscription_refused", told, text=text)
+        return granted
 
-    def _tell_lost(self, had_session: bool) -> None:
-        """Declare what nobody kept for us while we were away."""
-        since_ns, self._away_since_ns = self._away_since_ns, None
-        if since_ns is None:
-            return
+    def _tell_lost(self, had_session: bool, granted: Mapping[str, int]) -> None:
+        """Declare what nobody kept for us while we were away, in this process or before it."""
+        span = self._outage.ended()
         for served in self._served:
-            if not served.source.waits_at_broker:
-                served.feed.lost("connection.down", since_ns, self._now_ns())
-            elif not had_session:
-                served.feed.lost("session.lost", since_ns, self._now_ns())
+            filters = served.source.topic_filters
+            waits = all(0 < granted.get(text, 0) < _REFUSED for text in filters)
+            if span is not None and not waits:
+                served.feed.lost(CONNECTION_DOWN, *span)
+            elif span is not None and not had_session:
+                served.feed.lost("session.lost", *span)
+            kept_by = self._session_of(filters) if waits else ""
+            served.feed.resumed(kept_by, was_kept=had_session)
+
+    def _session_of(self, filters: Sequence[str]) -> str:
+        """Return a name of our session with the broker and of what is subscribed to in it."""
+        words = [self._broker.url, self._broker.client_id, *filters]
+        return hashlib.sha256(orjson.dumps(words)).hexdigest()
 
     async def _deliver(self, client: MqttClient, inbox: Inbox) -> None:
         """Hand on what was held, a batch at a time, and go by the feeds' own pace."""
@@ -288,7 +308,7 @@ def _tell(feed: Feed, topic: str) -> Callable[[str, str, str, str], None]:
 
 
 def _offered(message: MQTTMessage) -> list[BrowsedItem]:
-    """Return the numbers in a message, each by topic and JSON pointer."""
+    """Return the values in a message that may be mapped, each by topic and JSON pointer."""
     try:
         topic, document = message.topic, orjson.loads(message.payload)
     except (UnicodeDecodeError, orjson.JSONDecodeError):
@@ -299,8 +319,9 @@ def _offered(message: MQTTMessage) -> list[BrowsedItem]:
         path, value = waiting.popleft()
         if isinstance(value, dict) and len(path) < BROWSE_DEPTH_MAX:
             waiting.extend(((*path, key), member) for key, member in value.items())
-        elif not isinstance(value, (dict, list)) and not number_of(value, of_unity=True)[2]:
+        elif value is None or isinstance(value, bool | int | float | str):
             address = f"{topic}#{pointer_of(path)}"
             kind = type(value).__name__
-            found.append(BrowsedItem(address, path[-1] if path else topic, repr(value), kind))
+            shown_value = f"{value!r:.{SHOWN_MAX}}"
+            found.append(BrowsedItem(address, path[-1] if path else topic, shown_value, kind))
     return found

@@ -16,8 +16,10 @@ import orjson
 
 from domain.errors import InvalidInput
 from domain.frames import Quality
+from domain.time_quality import AGENT, DEVICE
 from edge_agent.channel_mapping import MappedChannel
 from edge_agent.delivered_numbers import number_of
+from edge_agent.delivered_values import value_of
 from edge_agent.mqtt.topics import matches
 from edge_agent.reading_buffer import ReadingBuffer
 from edge_agent.timestamps import TimeReader
@@ -138,10 +140,10 @@ class JsonMapping:
             if mapped.delivered.rate_hz is not None:
                 self._read_run(channel, value, time_ns, quality, into, fault)
                 continue
-            number, own, code = number_of(value, of_unity=mapped.delivered.unit == "1")
+            found, own, code = value_of(value, mapped.delivered)
             if code:
                 fault(code, f"{value!r:.80} gives no good reading", name, f"{value!r:.200}")
-            into.add(channel, time_ns, number, max(quality, own))
+            into.add(channel, time_ns, found, max(quality, own))
 
     def _read_run(
         self,
@@ -169,6 +171,11 @@ class JsonMapping:
         for code, one in bad.items():
             fault(code, f"a sample {one!r:.80} gives no good reading", name, f"{one!r:.200}")
         into.add_run(channel, time_ns, numbers, qualities)
+
+    @property
+    def clock(self) -> str:
+        """Who tells the times of its messages, of `domain.time_quality.TIME_SOURCES`."""
+        return AGENT if self.time is None or self.times is None else DEVICE
 
     def _time_ns(self, sample: Any, document: Any, arrival_ns: int) -> int:
         if self.time is None or self.times is None:

@@ -24,12 +24,20 @@ from asyncua.ua.uaerrors import UaError
 
 from domain.errors import HeddleError
 from edge_agent.channel_mapping import MappedChannel
+from edge_agent.delivered_values import is_exact
 from edge_agent.live import BrowsedItem, ConnectionLost, DeliveredChannel, Feed, LiveSource, Target
 from edge_agent.live.outage import Outage
 from edge_agent.opcua.browsing import browse
 from edge_agent.opcua.nodes import resolved_node_id
 from edge_agent.opcua.security import Security
-from edge_agent.opcua.values import Delivered, DeliveredRun, delivered, delivered_run
+from edge_agent.opcua.values import (
+    Delivered,
+    DeliveredRun,
+    clock_of,
+    delivered,
+    delivered_as,
+    delivered_run,
+)
 from edge_agent.opcua.writing import OpcUaTarget, write_and_read_back
 from edge_agent.reading_buffer import ReadingBuffer
 from edge_agent.waiting import end_all, first_ended
@@ -100,15 +108,20 @@ class Served:
         self._held = 0
         self._now_ns = now_ns
         self._last_ns = [now_ns()] * len(source.mapped)
+        self._exact = [is_exact(mapped.delivered) for mapped in source.mapped]
 
     def add(self, channel: int, data: ua.DataValue) -> None:
         """Add what the server told of a channel; never raises for a value."""
         mapped = self.source.mapped[channel]
         rate_hz = mapped.delivered.rate_hz
         found: Delivered | DeliveredRun
-        found = delivered(data) if rate_hz is None else delivered_run(data)
+        if self._exact[channel]:
+            found = delivered_as(data, mapped.delivered)
+        else:
+            found = delivered(data) if rate_hz is None else delivered_run(data)
         name = mapped.delivered.name
         time_ns = self._now_ns() if found.time_ns is None else found.time_ns
+        self._buffer.told_by(clock_of(data))
         if found.code:
             self.feed.fault(found.code, found.message, channel=name)
         if found.overflowed:
@@ -210,6 +223,12 @@ class OpcUaConnection:
         """The certificates that it uses, for whoever watches when they end."""
         security = self._endpoint.security
         return () if security is None else (security.certificate, security.server_certificate)
+
+    @property
+    def watched_files(self) -> tuple[Path, ...]:
+        """The files with which a session is secured; another content asks for a new session."""
+        security = self._endpoint.security
+        return () if security is None else (*self.certificate_files, security.key)
 
     async def run(self, sources: Sequence[tuple[LiveSource, Feed]]) -> None:
         """Deliver until cancelled.

@@ -16,7 +16,10 @@ import numpy as np
 from asyncua import ua
 
 from domain.frames import READINGS_MAX, Column, Quality
+from domain.time_quality import AGENT, DEVICE, SERVER
 from edge_agent.delivered_numbers import exactness
+from edge_agent.delivered_values import Value, is_exact, value_of
+from edge_agent.live import DeliveredChannel
 
 SEVERITY_SHIFT: Final = 30
 INFO_DATA_VALUE: Final = 0x0400
@@ -34,13 +37,13 @@ class Delivered:
     Parameters
     ----------
     time_ns : the source's time, else the server's; None where neither is told
-    raw : NaN where there is no number
+    raw : of the channel's type; NaN where there is no number
     code, message : stable code and words of what is wrong with it; empty where nothing is
     overflowed : the server's queue overflowed before it: values were lost
     """
 
     time_ns: int | None
-    raw: float
+    raw: Value
     quality: int
     code: str = ""
     message: str = ""
@@ -64,12 +67,28 @@ def quality_of(status: ua.StatusCode | None) -> Quality:
     return Quality.GOOD if status is None else _QUALITY_BY_SEVERITY[status.value >> SEVERITY_SHIFT]
 
 
+def delivered_as(data: ua.DataValue, channel: DeliveredChannel) -> Delivered:
+    """Return what `data` says of `channel`, which has single values, in the channel's type."""
+    if not is_exact(channel):
+        return delivered(data)
+    status = data.StatusCode
+    value = None if data.Value is None else data.Value.Value
+    found, own, code = value_of(value, channel)
+    told = f"{type(value).__name__} {value!r:.{SHOWN_MAX}} gives no good reading" if code else ""
+    quality = quality_of(status)
+    if value is None and quality != Quality.BAD:
+        code, told = "value.missing", "a value is missing though its status is not Bad"
+    return Delivered(_time_ns(data), found, max(quality, own), code, told, _overflowed(status))
+
+
 def delivered(data: ua.DataValue) -> Delivered:
-    """Return what `data` says of a channel with single values."""
+    """Return what `data` says of a channel with single numbers."""
     status = data.StatusCode
     quality, overflowed = quality_of(status), _overflowed(status)
     time_ns = _time_ns(data)
     value = None if data.Value is None else data.Value.Value
+    if type(value) is float and math.isfinite(value):  # nearly all are
+        return Delivered(time_ns, value, quality, "", "", overflowed)
     if value is None:
         told = "" if quality == Quality.BAD else "a value is missing though its status is not Bad"
         code = "" if quality == Quality.BAD else "value.missing"
@@ -130,6 +149,13 @@ def _overflowed(status: ua.StatusCode | None) -> bool:
         and status.value & INFO_TYPE_MASK == INFO_DATA_VALUE
         and bool(status.value & INFO_OVERFLOW)
     )
+
+
+def clock_of(data: ua.DataValue) -> str:
+    """Return who told the time of `data`, of `domain.time_quality.TIME_SOURCES`."""
+    if data.SourceTimestamp:
+        return DEVICE
+    return SERVER if data.ServerTimestamp else AGENT
 
 
 def _time_ns(data: ua.DataValue) -> int | None:

@@ -70,7 +70,7 @@ async def write_and_read_back(client: Client, target: OpcUaTarget, value: float)
         raise CommandRejected(
             "target.unreadable", f"{target.node} reads back as {found.message or 'not Good'}"
         )
-    return float(target.scaling.apply(np.array([found.raw]))[0])
+    return float(target.scaling.apply(np.array([found.raw], np.float64))[0])
 
 
 def _typed(target: OpcUaTarget, value: float, variant_type: ua.VariantType) -> float | int | bool:

@@ -93,6 +93,7 @@ class Observation:
             directives_silent_s=link.directives_silent_s,
             connections=_connections(observed),
             clock_steps_s=list(observed.live.clock_steps_s[-10:]),
+            clock_synchronized=observed.live.agent_clock.synchronized,
             setpoints={
                 one.subject: "closed-loop" if one.closed_loop else "advisory"
                 for one in configuration.directing.setpoints

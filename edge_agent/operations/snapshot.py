@@ -34,6 +34,8 @@ class Snapshot:
     directives_silent_s : since the last sign of life on the stream of directives, where wanted
     connections : why each delivers nothing; empty: it delivers
     clock_steps_s : by how much the wall clock was set, the latest last
+    clock_synchronized : whether the operating system says that it follows a reference; None where
+        it does not say
     """
 
     agent: str
@@ -53,6 +55,7 @@ class Snapshot:
     directives_silent_s: float | None
     connections: Mapping[str, str]
     clock_steps_s: list[float]
+    clock_synchronized: bool | None
     setpoints: Mapping[str, str]
     writing_stopped: bool
     models: Mapping[str, Mapping[str, object]] = field(default_factory=dict)

@@ -7,7 +7,7 @@ the window's frames. One that the server will not carry out is put aside with it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from edge_agent.outbox.records import (
@@ -27,10 +27,18 @@ COMMANDS_DROPPED: Final = "outbox.commands_full"
 
 
 class Commands:
-    """The commands of an outbox. Its methods are parts of the outbox's transactions."""
+    """The commands of an outbox. Its methods are parts of the outbox's transactions.
 
-    def __init__(self, store: Store) -> None:
+    Parameters
+    ----------
+    position : returns where a frame stands that was acknowledged lately, else None
+    """
+
+    def __init__(
+        self, store: Store, position: Callable[[int], int | None] = lambda _sequence: None
+    ) -> None:
         self._store = store
+        self._position = position
         self._count: int = store.value("SELECT count(*) FROM command")
 
     def __len__(self) -> int:
@@ -38,7 +46,7 @@ class Commands:
         return self._count
 
     def put(self, commands: Iterable[AgentCommand], sequences: Sequence[int] = ()) -> int:
-        """Keep `commands`, caused by the frames `sequences`; return how many had to go for them.
+        """Keep `commands`, resting on the frames `sequences`; return how many had to go for them.
 
         One whose key is waiting already is kept once.
         """
@@ -48,12 +56,13 @@ class Commands:
             waits = bool(sequences) and (FROM_POSITION in text or TO_POSITION in text)
             self._count += self._store.execute(
                 "INSERT OR IGNORE INTO command (mutation, input, idempotency_key, first_sequence, "
-                "last_sequence, ready) VALUES (?, ?, ?, ?, ?, ?)",
+                "last_sequence, first_position, ready) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 command.mutation,
                 text,
                 command.idempotency_key,
                 sequences[0] if waits else None,
                 sequences[-1] if waits else None,
+                self._position(sequences[0]) if waits else None,
                 int(not waits),
             )
             if self._count > COMMANDS_MAX:
@@ -76,7 +85,8 @@ class Commands:
             left -= len(text) + len(mutation) + len(key)
             if left < 0 and found:
                 break
-            places = {FROM_POSITION: first, TO_POSITION: last}
+            # After an outage what is fresh is recorded before what is old.
+            places = {FROM_POSITION: _least(first, last), TO_POSITION: _most(first, last)}
             filled = _filled(json.loads(text), places) if first is not None else json.loads(text)
             assert isinstance(filled, dict), "an input is an object"
             found.append(PendingCommand(number, AgentCommand(mutation, filled, key)))
@@ -153,6 +163,14 @@ class Commands:
         )
         self._count += moved
         return moved
+
+
+def _least(first: int | None, last: int | None) -> int | None:
+    return first if first is None or last is None else min(first, last)
+
+
+def _most(first: int | None, last: int | None) -> int | None:
+    return last if first is None or last is None else max(first, last)
 
 
 def _filled(value: object, places: Mapping[str, int | None]) -> object:

@@ -14,7 +14,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -93,8 +93,12 @@ class Reservation:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def cover(self, sequence: int, since_ns: int) -> None:
+    def cover(self, sequence: int, since_ns: Callable[[], int]) -> None:
         """Have `sequence` reserved before it is given to a frame.
+
+        Parameters
+        ----------
+        since_ns : returns a time before which no frame that waits was measured; asked when needed
 
         Raises
         ------
@@ -103,7 +107,7 @@ class Reservation:
         """
         if sequence <= self._sequence:
             return
-        reserved = Reserved(sequence + RESERVED_AT_ONCE, since_ns)
+        reserved = Reserved(sequence + RESERVED_AT_ONCE, since_ns())
         temporary = self._file.with_suffix(".new")
         told = {"sequence": reserved.sequence, "since_ns": reserved.since_ns}
         try:
@@ -344,7 +348,8 @@ def _salvage(aside: Path, new: sqlite3.Connection, reserved: Reserved) -> Salvag
 
 def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> int:
     """Copy what can be read from either end of `table`; return how many rows that is."""
-    columns = [row[1] for row in new.execute(f"PRAGMA table_info({table})")]
+    known = _columns(old, table) or _columns(new, table)
+    columns = [name for name in _columns(new, table) if name in known]
     marks = ", ".join("?" * len(columns))
     insert = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({marks})"
     copied = 0
@@ -358,6 +363,13 @@ def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) ->
                     copied += new.execute(insert, row).rowcount
             break  # read from end to end: nothing is left for the other direction
     return copied
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    """Return the columns of `table`: an older version may have written it; none if unreadable."""
+    with suppress(sqlite3.DatabaseError):
+        return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    return []
 
 
 def _is_whole(encoded: object) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -54,7 +55,12 @@ class Losses:
         return bool(self._unwritten)
 
     def declare(self, source: str, loss: Loss, now_s: float) -> None:
-        """Keep and count `loss` of `source`."""
+        """Keep and count `loss` of `source`, from the earlier of its times to the later.
+
+        Clocks that are set back turn them round, and the server takes no such loss.
+        """
+        if loss.to_ns < loss.from_ns:
+            loss = replace(loss, from_ns=loss.to_ns, to_ns=loss.from_ns)
         self._store.execute(
             "INSERT INTO loss_total VALUES (?, ?, 1, ?) ON CONFLICT DO UPDATE SET "
             "losses = losses + 1, readings = readings + excluded.readings",

@@ -13,7 +13,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from edge_agent.outbox.drops import DROP_CLASS_NEVER, Drops, drop_class
 from edge_agent.outbox.faults import Faults
 from edge_agent.outbox.file import Reservation, locked_store, store_beside
 from edge_agent.outbox.losses import Losses
+from edge_agent.outbox.recent_frames import RecentFrames
 from edge_agent.outbox.records import (
     AgentCommand,
     KeptWindow,
@@ -107,7 +108,8 @@ class Outbox:
         clock: Callable[[], float] = time.monotonic,
         damage: Loss | None = None,
     ) -> None:
-        self.commands = Commands(store)
+        self._recent = RecentFrames()
+        self.commands = Commands(store, self._recent.position)
         self.losses = Losses(store)
         self._faults = Faults(store)
         self._store = store
@@ -194,6 +196,10 @@ class Outbox:
             for source in sorted(self._live):
                 self.declare_loss(source, damage.reason, damage.from_ns, damage.to_ns, damage.count)
 
+    def watch_inputs(self, spans_ns: Mapping[str, int]) -> None:
+        """Remember the frames of sources, by name, for so long as a command may rest on them."""
+        self._recent.watch(spans_ns)
+
     def source_state(self, source: str) -> SourceState:
         """Return how far `source` got."""
         return sources.source_state(self._store, source)
@@ -207,6 +213,14 @@ class Outbox:
         """Keep that `source` was read to its end."""
         with self._store.transaction():
             sources.end(self._store, source)
+
+    def note_kept_by(self, source: str, kept_by: str) -> None:
+        """Keep who keeps for a live source what comes while nobody listens.
+
+        On a full disk it stays as it was: the next start then declares a loss too many.
+        """
+        with suppress(Unavailable), self._store.transaction():
+            sources.note_kept_by(self._store, source, kept_by)
 
     def note(self, source: str, part: int, row: int, faults: Sequence[RowFault]) -> list[RowFault]:
         """Keep and count the `faults` found up to `row` of `part`; return those that were new.
@@ -277,11 +291,12 @@ class Outbox:
                 if frame.sequence != sequence:
                     raise ValueError(f"frame {frame.sequence} does not follow {sequence - 1}")
         if self._reservation is not None and sequence > self._last_sequence:
-            self._reservation.cover(sequence, self._oldest_ns())
+            self._reservation.cover(sequence, self._oldest_ns)
         with self._writing():
             self._make_room(windows)
+            self._put_frames(windows)
             for window in windows:
-                self._put_window(window)
+                self._put_incidents(window)
             self._store.execute("UPDATE agent SET last_sequence = ?", sequence)
         self._last_sequence = sequence
 
@@ -312,28 +327,46 @@ class Outbox:
         """The file, for tables of the agent's own that are committed with its commands."""
         return self._store
 
-    def _put_window(self, window: KeptWindow) -> None:
+    def _put_frames(self, windows: Sequence[KeptWindow]) -> None:
+        """Write the frames of `windows` and how far their sources got, each as one statement."""
+        now_s = self.run_s
+        self._store.execute_many(
+            "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    frame.sequence,
+                    frame.event_id.bytes,
+                    window.source,
+                    frame.encoded,
+                    self._drop_class(window, frame),
+                    frame.from_ns,
+                    frame.to_ns,
+                    frame.reading_count,
+                    now_s,
+                )
+                for window in windows
+                for frame in window.frames
+            ],
+        )
+        for window in windows:
+            for frame in window.frames:
+                self._stored_bytes[window.source] += len(frame.encoded)
+        sources.move(
+            self._store,
+            [(one.source, one.position) for one in windows if one.position is not None],
+        )
+
+    def _drop_class(self, window: KeptWindow, frame: NewFrame) -> int:
+        if window.source not in self._live:
+            return DROP_CLASS_NEVER
+        priority = Priority.ALERT if window.commands else frame.priority
+        return drop_class(priority, self._ranks.get(window.source, 0))
+
+    def _put_incidents(self, window: KeptWindow) -> None:
+        """Write what `window` brought beside its frames."""
         source = window.source
-        for frame in window.frames:
-            priority = Priority.ALERT if window.commands else frame.priority
-            self._store.execute(
-                "INSERT INTO pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                frame.sequence,
-                frame.event_id.bytes,
-                source,
-                frame.encoded,
-                drop_class(priority, self._ranks.get(source, 0))
-                if source in self._live
-                else DROP_CLASS_NEVER,
-                frame.from_ns,
-                frame.to_ns,
-                frame.reading_count,
-                self.run_s,
-            )
-            self._stored_bytes[source] += len(frame.encoded)
-        if window.position is not None:
-            sources.move(self._store, source, window.position)
         self._keep_commands(source, window.commands, [f.sequence for f in window.frames])
+        self._recent.put(source, window.frames)
         for loss in window.losses:
             self.losses.declare(source, loss, self.run_s)
         self._faults.count(source, window.fault_counts, window.refused)
@@ -341,11 +374,32 @@ class Outbox:
     def _keep_commands(
         self, source: str, commands: Sequence[AgentCommand], sequences: Sequence[int]
     ) -> None:
-        dropped = self.commands.put(commands, sequences)
+        dropped = 0
+        for command in commands:
+            dropped += self.commands.put([command], self._input_frames(source, command, sequences))
         if dropped:
             now_ns = time.time_ns()
             loss = Loss(COMMANDS_DROPPED, now_ns, now_ns, dropped)
             self.losses.declare(source, loss, self.run_s)
+
+    def _input_frames(
+        self, source: str, command: AgentCommand, sequences: Sequence[int]
+    ) -> Sequence[int]:
+        """Return the frames on which `command` rests; those that wait are dropped no more."""
+        if command.input_from_ns is None or not sequences:
+            return sequences
+        recent = self._recent.since(source, command.input_from_ns)
+        earlier = [number for number in recent if number < sequences[0]]
+        told = json.dumps(earlier)
+        # What was dropped or put aside meanwhile is no part of what the server has.
+        waiting = self._store.rows(
+            "UPDATE pending SET drop_class = 0 WHERE sequence IN (SELECT value FROM json_each(?)) "
+            "RETURNING sequence",
+            told,
+        )
+        there = {number for (number,) in waiting}
+        there.update(n for n in earlier if self._recent.position(n) is not None)
+        return [*sorted(there), *sequences]
 
     # --- what has to go -------------------------------------------------------------------
 
@@ -469,6 +523,7 @@ class Outbox:
             )
             if positions:
                 self.commands.frames_stored(positions)
+                self._recent.stored(positions)
         for source, size in gone:
             self._stored_bytes[source] -= size
 
@@ -486,6 +541,27 @@ class Outbox:
                     rejection.sequence,
                 )
                 self._store.execute("DELETE FROM pending WHERE sequence = ?", rejection.sequence)
+
+    def retry_earliest(self, code: str, count_max: int) -> list[int]:
+        """Queue those frames rejected for `code` again that were measured first; return which."""
+        earliest = self._store.rows(
+            "SELECT sequence FROM rejected WHERE code = ? ORDER BY to_ns, sequence LIMIT ?",
+            code,
+            count_max,
+        )
+        sequences = [sequence for (sequence,) in earliest]
+        if sequences:
+            with self._store.transaction():
+                self._store.execute(
+                    f"INSERT INTO pending ({_FRAME_COLUMNS}) SELECT {_FRAME_COLUMNS} FROM rejected "
+                    "WHERE sequence IN (SELECT value FROM json_each(?))",
+                    json.dumps(sequences),
+                )
+                self._store.execute(
+                    "DELETE FROM rejected WHERE sequence IN (SELECT value FROM json_each(?))",
+                    json.dumps(sequences),
+                )
+        return sequences
 
     def retry_rejected(self, code: str | None = None) -> int:
         """Queue rejected frames and commands again, those of `code` or all; return how many."""

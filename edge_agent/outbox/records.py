@@ -12,7 +12,8 @@ from edge_agent.readings import Position, RowFault
 
 FROM_POSITION: Final = "heddle:position-of-first-frame"
 TO_POSITION: Final = "heddle:position-of-last-frame"
-"""Texts in a command's input in whose place the ledger's positions of its window's frames go."""
+"""Texts in a command's input in whose place the ledger's positions of its input's frames go: the
+first one that it rests on, and the last one of the window that has caused it."""
 
 
 class Priority(IntEnum):
@@ -60,11 +61,14 @@ class AgentCommand:
     mutation : such as ``assessHealth``
     input : its input without the key; `FROM_POSITION` and `TO_POSITION` stand for positions
     idempotency_key : 1 to 200 printable characters
+    input_from_ns : since when, ns since 1970 UTC, its source's readings count that it rests on;
+        None: those of the window alone that has caused it
     """
 
     mutation: str
     input: Mapping[str, object]
     idempotency_key: str
+    input_from_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +135,14 @@ class SourceState:
     position : of the last row that is in a frame; None before the first
     anchor_ns, first_ns : when the replay's first row was due, and its recorded time
     ended : a finite source was read to its end
+    kept_by : who keeps what comes for a live source while nobody listens; empty: nobody
     """
 
     position: Position | None
     anchor_ns: int | None
     first_ns: int | None
     ended: bool
+    kept_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -137,5 +137,11 @@ _LIVE: Final = """
     ) STRICT;
     """
 
-MIGRATIONS: Final = (_FRAMES, _LIVE)
+# Who keeps for a live source what comes while nobody listens: a session with a broker, and what is
+# subscribed to in it.
+_KEPT_BY: Final = """
+    ALTER TABLE source ADD COLUMN kept_by TEXT NOT NULL DEFAULT '';
+    """
+
+MIGRATIONS: Final = (_FRAMES, _LIVE, _KEPT_BY)
 """One script for each version of the schema, from the one before it."""

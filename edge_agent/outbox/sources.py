@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from domain.errors import InvalidInput
 from edge_agent.outbox.records import SourceState
@@ -52,11 +53,12 @@ def adopt_live(store: Store, source: str, asset: str) -> None:
 
 def source_state(store: Store, source: str) -> SourceState:
     """Return how far `source` got."""
-    part, row, time_ns, anchor_ns, first_ns, ended = store.rows(
-        "SELECT part, row, time_ns, anchor_ns, first_ns, ended FROM source WHERE name = ?", source
+    part, row, time_ns, anchor_ns, first_ns, ended, kept_by = store.rows(
+        "SELECT part, row, time_ns, anchor_ns, first_ns, ended, kept_by FROM source WHERE name = ?",
+        source,
     )[0]
     position = None if part is None else Position(part, row, time_ns)
-    return SourceState(position, anchor_ns, first_ns, bool(ended))
+    return SourceState(position, anchor_ns, first_ns, bool(ended), kept_by)
 
 
 def anchor(store: Store, source: str, anchor_ns: int, first_ns: int) -> None:
@@ -66,17 +68,19 @@ def anchor(store: Store, source: str, anchor_ns: int, first_ns: int) -> None:
     )
 
 
+def note_kept_by(store: Store, source: str, kept_by: str) -> None:
+    """Keep who keeps for a live source what comes while nobody listens."""
+    store.execute("UPDATE source SET kept_by = ? WHERE name = ?", kept_by, source)
+
+
 def end(store: Store, source: str) -> None:
     """Keep that a source was read to its end."""
     store.execute("UPDATE source SET ended = 1 WHERE name = ?", source)
 
 
-def move(store: Store, source: str, position: Position) -> None:
-    """Keep how far a source got."""
-    store.execute(
+def move(store: Store, positions: Iterable[tuple[str, Position]]) -> None:
+    """Keep how far each source got, the last position of each."""
+    store.execute_many(
         "UPDATE source SET part = ?, row = ?, time_ns = ? WHERE name = ?",
-        position.part,
-        position.row,
-        position.time_ns,
-        source,
+        [(one.part, one.row, one.time_ns, source) for source, one in positions],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from domain.errors import InvalidInput, Unavailable
@@ -47,6 +47,7 @@ class Store:
         except BaseException as error:
             self._roll_back()
             if _is(error, (sqlite3.SQLITE_FULL,)) or _cannot_grow(error):
+                self._reuse_journal()
                 raise Unavailable(
                     "outbox.disk_full", "the disk of the state folder is full"
                 ) from error
@@ -55,6 +56,15 @@ class Store:
     def _roll_back(self) -> None:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
+
+    def _reuse_journal(self) -> None:
+        """Move the journal's pages into the file, so that the next commit writes over them.
+
+        SQLite does so once the journal has a thousand pages; on a small disk it fills it before,
+        and no commit would ever come that makes room.
+        """
+        with suppress(sqlite3.Error):
+            self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def execute(self, statement: str, *arguments: object) -> int:
         """Run `statement` and return how many rows it changed."""

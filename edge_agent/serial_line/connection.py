@@ -189,11 +189,11 @@ class SerialLineConnection:
             if values is None:
                 continue
             for channel, mapped in enumerate(source.mapped):
-                number, quality, code, text = value_at(values, mapped.address)
+                value, quality, code, text = value_at(values, mapped.address, mapped.delivered)
                 if code:
                     told = f"{text!r:.80} gives no good reading"
                     feed.fault(code, told, channel=mapped.delivered.name, text=text[:200])
-                buffer.add(channel, time_ns, number, quality)
+                buffer.add(channel, time_ns, value, quality)
             await feed.take(buffer.take())
 
 

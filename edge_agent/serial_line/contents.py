@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from domain.errors import InvalidInput
-from edge_agent.delivered_numbers import number_of
+from edge_agent.delivered_values import Value, value_of
+from edge_agent.live import DeliveredChannel
 
 NUMBERS: Final = {
     "u1": "B",
@@ -76,9 +77,12 @@ class Contents:
 
 
 def value_at(
-    values: list[str] | dict[str, str] | bytes, place: Place
-) -> tuple[float, int, str, str]:
-    """Return the number at `place`, its quality, the code of a fault, and what stood there."""
+    values: list[str] | dict[str, str] | bytes, place: Place, channel: DeliveredChannel
+) -> tuple[Value, int, str, str]:
+    """Return the value of `channel` at `place`, its quality, a fault's code, what stood there.
+
+    A field that is empty holds no number; a text may be empty.
+    """
     found: object = None
     if isinstance(values, bytes) and isinstance(place, BinaryPlace):
         end = place.offset + struct.calcsize(place.form)
@@ -89,6 +93,7 @@ def value_at(
     elif isinstance(values, dict) and isinstance(place, str):
         found = values.get(place)
     if found is None:
-        return *number_of(None)[:2], "value.absent", ""
-    number, quality, code = number_of(found if found != "" else None)
-    return number, quality, code, str(found)
+        return *value_of(None, channel)[:2], "value.absent", ""
+    is_empty = found == "" and channel.value_type != "str"
+    value, quality, code = value_of(None if is_empty else found, channel)
+    return value, quality, code, str(found)

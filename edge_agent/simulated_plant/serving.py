@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from domain.errors import Unavailable
 from edge_agent.simulated_plant.faults import read_faults
 from edge_agent.simulated_plant.machine import CHANNELS, SimulatedPump
 from edge_agent.simulated_plant.plant import PlantServer, SimulatedPlant
+from edge_agent.waiting import end_all, first_ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +64,9 @@ async def serve_plant(settings: PlantSettings, say: Callable[[str], None]) -> No
     try:
         for server in servers:
             say(f"SIMULATED plant on {server.address}")
-        done, _ = await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await first_ended((running, stopped))
     finally:
-        for task in (running, stopped):
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(running, stopped, return_exceptions=True)
+        await end_all((running, stopped))
         await plant.close()
 
 

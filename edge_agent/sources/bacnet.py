@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge_agent.bacnet.addresses import INSTANCE_MAX, check_address, check_object
+from edge_agent.bacnet.addresses import (
+    INSTANCE_MAX,
+    ForeignRegistration,
+    check_address,
+    check_interface,
+    check_object,
+)
 from edge_agent.bacnet.connection import BacnetConnection, BacnetTarget
 from edge_agent.bacnet.device import BacnetPoint, BacnetSource
 from edge_agent.channel_mapping import mapped_channels
@@ -16,6 +22,7 @@ KIND: Final = "bacnet"
 
 TIMEOUT_S: Final = 3.0
 PERIOD_S: Final = 10.0
+BBMD_LIFETIME_S: Final = 60
 COV_LIFETIME_S: Final = 300
 
 
@@ -25,12 +32,20 @@ def configure_connection(
     context: ConnectionContext,  # noqa: ARG001
 ) -> BacnetConnection | None:
     """Return the connection that `section` declares, or None after noting what is wrong."""
-    interface = _address(section, "interface")
+    text = section.text("interface")
+    interface = None
+    if text is not None:
+        interface = section.attempt("interface", lambda: check_interface(text))
     instance = section.whole_number("device_instance", 0, INSTANCE_MAX)
     timeout_s = section.number("timeout_s", 0.05, 60, TIMEOUT_S)
-    if interface is None or instance is None or timeout_s is None:
+    bbmd = _address(section, "bbmd") if section.has("bbmd") else None
+    lifetime_s = section.whole_number("bbmd_lifetime_s", 1, 65_535, BBMD_LIFETIME_S)
+    if interface is None or instance is None or timeout_s is None or lifetime_s is None:
         return None
-    return BacnetConnection(name, interface, instance, timeout_s)
+    if bbmd is None:
+        return BacnetConnection(name, interface, instance, timeout_s)
+    foreign = ForeignRegistration(*bbmd, lifetime_s)
+    return BacnetConnection(name, interface, instance, timeout_s, foreign=foreign)
 
 
 def configure(section: Section, context: SourceContext) -> BacnetSource | None:

@@ -3,16 +3,23 @@
 A value is ``float(text)`` and nothing else is done to it. A cell that is empty or not a finite
 number gives a MISSING reading; a row whose time cannot be told, or that has not as many cells as
 the heading, is refused whole. Both are reported with file, row and text, and harm no neighbour.
-A row is a line: a quoted cell may hold the delimiter but no line break.
+A row is a line: a quoted cell may hold the delimiter but no line break. Where files have no
+heading, columns are called by their number, from 1. Files may be packed (``.gz``, and ``.zip``
+that holds one file).
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import math
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,7 +32,7 @@ from domain.errors import HeddleError, InvalidInput
 from domain.frames import FloatArray
 from domain.units import unit
 from edge_agent.history.table import RowClock, read_clock
-from edge_agent.readings import Block, Position, RowFault, Rows
+from edge_agent.readings import Block, Position, RowFault, Rows, parts_in_turn
 from edge_agent.sources import SourceContext
 from edge_agent.time_declaration import note_zone_missing, read_time_format
 from edge_agent.timestamps import ISO8601, TimeReader
@@ -37,6 +44,8 @@ LINES_PER_BLOCK: Final = 1_000
 LINE_LENGTH_MAX: Final = 65_536
 FILES_MAX: Final = 10_000
 _QUOTE: Final = '"'
+BLANKS: Final = "blanks"
+"""In place of a delimiter: any number of spaces and tabs between cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +64,11 @@ def configure(section: Section, context: SourceContext) -> CsvRecording | None:
     """Return the recording that `section` declares, or None after noting what is wrong."""
     files = _files(section, context.data_dir)
     delimiter = _delimiter(section)
+    has_heading = _has_heading(section)
     time = section.section("time")
     periodic = time is not None and time.has("start")
-    clock = read_clock(section, len(files)) if periodic else None
+    # Files are counted on from one start, as if they were one.
+    clock = read_clock(section, 1) if periodic else None
     time_column, time_format, zone = (None, None, None) if time is None or periodic else _time(time)
     columns = _columns(section, context)
     if not files or not delimiter or not time:
@@ -68,6 +79,7 @@ def configure(section: Section, context: SourceContext) -> CsvRecording | None:
         data_dir=context.data_dir,
         files=tuple(files),
         delimiter=delimiter,
+        has_heading=has_heading,
         time_column=time_column or "",
         time_format=time_format or ISO8601,
         zone=zone,
@@ -112,22 +124,41 @@ def _natural_order(path: str) -> list[tuple[int, str]]:
     return [(int(p), "") if p.isdecimal() else (0, p) for p in pieces]
 
 
+def _has_heading(section: Section) -> bool:
+    if not section.has("heading"):
+        return True
+    told = section.plain("heading")
+    if type(told) is not bool:
+        section.fault("heading", "configuration.wrong_type", f"{told!r:.80} is not true or false")
+    return told is not False
+
+
 def _delimiter(section: Section) -> str | None:
     if not section.has("delimiter"):
         return ","
     delimiter = section.text("delimiter")
+    if delimiter == BLANKS:
+        return delimiter
     if delimiter and (len(delimiter) != 1 or delimiter.isalnum() or delimiter in '"\r\n.+-_'):
         told = f"{delimiter!r} cannot delimit cells"
-        section.fault("delimiter", "mapping.delimiter", told, "one character such as ';' or ','")
+        hint = f"one character such as ';' or ',', or {BLANKS}"
+        section.fault("delimiter", "mapping.delimiter", told, hint)
         return None
     return delimiter
 
 
 def _time(time: Section) -> tuple[str | None, str | None, ZoneInfo | None]:
-    column = time.text("column")
+    column = _column(time)
     time_format, zone = read_time_format(time)
     time.finish()
     return column, time_format, zone
+
+
+def _column(section: Section) -> str | None:
+    """Return the column that is named, or numbered where files have no heading."""
+    if section.has("column") and type(number := section.plain("column")) is int:
+        return str(number)
+    return section.text("column")
 
 
 def _columns(section: Section, context: SourceContext) -> list[ChannelColumn]:
@@ -142,7 +173,7 @@ def _columns(section: Section, context: SourceContext) -> list[ChannelColumn]:
         known = channels.attempt(name, partial(context.asset_type.channel, name))
         if mapping is None:
             continue
-        column, symbol = mapping.text("column"), mapping.text("unit")
+        column, symbol = _column(mapping), mapping.text("unit")
         mapping.finish()
         if symbol is None or column is None:
             continue
@@ -155,10 +186,12 @@ def _columns(section: Section, context: SourceContext) -> list[ChannelColumn]:
 def _check_file(recording: CsvRecording, file: str, section: Section, time: Section) -> None:
     """Note every column that `file` lacks, and a first time that names no instant."""
     try:
+        heading = recording.heading(file)
         with recording.open(file) as lines:
-            heading = recording.cells(_line(lines))
+            for _ in range(recording.heading_lines):
+                _line(lines)
             first = recording.cells(_line(lines))
-    except (OSError, InvalidInput) as error:
+    except (OSError, EOFError, InvalidInput) as error:
         section.fault("path", "source.unreadable", f"{file}: {error}")
         return
     wanted = [] if recording.clock else [(time, "column", recording.time_column)]
@@ -201,7 +234,8 @@ class CsvRecording:
 
     Parameters
     ----------
-    clock : of a recording whose rows tell no time; its first row is the second line
+    has_heading : whether the first line of each file names its columns
+    clock : of a recording whose rows tell no time; it counts on through all files
     """
 
     data_dir: Path
@@ -212,6 +246,12 @@ class CsvRecording:
     zone: ZoneInfo | None
     columns: tuple[ChannelColumn, ...]
     clock: RowClock | None = None
+    has_heading: bool = True
+
+    @property
+    def heading_lines(self) -> int:
+        """Lines of a file before its first row."""
+        return 1 if self.has_heading else 0
 
     @property
     def channels(self) -> tuple[tuple[str, str], ...]:
@@ -237,17 +277,52 @@ class CsvRecording:
             ``source.file_shorter`` when a file ends before the row reading has come to,
             ``mapping.unknown_column`` when a file has lost a column since the start.
         """
-        previous_ns = after.time_ns if after else None
-        for part in range(after.part if after else 0, len(self.files)):
-            line_done = after.row if after and after.part == part else 1
-            for block in self._read_file(part, line_done, previous_ns):
-                yield block
-                if len(block.rows):
-                    previous_ns = int(block.rows.times_ns[-1])
+        clock = self.clock
+        if clock is not None and after is not None:
+            # What a row's time says of its file's first holds whatever was refused before it.
+            row = after.row - self.heading_lines
+            clock = replace(clock, start_ns=after.time_ns - (row - 1) * clock.period_ns)
 
-    def open(self, file: str) -> TextIO:
-        """Return `file` opened as text; bytes that are not UTF-8 are read as U+FFFD."""
-        return (self.data_dir / file).open(encoding="utf-8-sig", errors="replace")
+        def read_file(part: int, done: int, previous_ns: int | None) -> Iterator[Block]:
+            nonlocal clock
+            line_done = done or self.heading_lines
+            for block in self._read_file(part, line_done, previous_ns, clock):
+                yield block
+                line_done = block.row
+            if clock is not None:
+                rows = line_done - self.heading_lines
+                clock = replace(clock, start_ns=clock.start_ns + rows * clock.period_ns)
+
+        return parts_in_turn(len(self.files), after, read_file)
+
+    def heading(self, file: str) -> list[str]:
+        """Return the names of the columns of `file`; their numbers where it has no heading."""
+        with self.open(file) as lines:
+            cells = self.cells(_line(lines))
+        return cells if self.has_heading else [str(n) for n in range(1, len(cells) + 1)]
+
+    @contextmanager
+    def open(self, file: str) -> Iterator[TextIO]:
+        """Open `file` as text; bytes that are not UTF-8 are read as U+FFFD.
+
+        Raises
+        ------
+        InvalidInput
+            ``source.unreadable`` when a packed file is none
+        """
+        path = self.data_dir / file
+        try:
+            if path.suffix == ".gz":
+                with gzip.open(path, "rt", encoding="utf-8-sig", errors="replace") as text:
+                    yield text
+            elif path.suffix == ".zip":
+                with zipfile.ZipFile(path) as archive, archive.open(_only(archive)) as raw:
+                    yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace")
+            else:
+                with path.open(encoding="utf-8-sig", errors="replace") as plain:
+                    yield plain
+        except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise InvalidInput("source.unreadable", f"{file}: {error}"[:300]) from error
 
     def time_reader(self) -> TimeReader:
         """Return a reader of the recording's times."""
@@ -261,6 +336,8 @@ class CsvRecording:
         InvalidInput
             ``row.unreadable`` when a quote is not closed.
         """
+        if self.delimiter == BLANKS:
+            return line.split()
         text = line.rstrip("\n")
         if _QUOTE not in text:
             return text.split(self.delimiter)
@@ -269,15 +346,17 @@ class CsvRecording:
         except csv.Error as error:
             raise InvalidInput("row.unreadable", f"the row is not CSV: {error}") from error
 
-    def _read_file(self, part: int, line_done: int, previous_ns: int | None) -> Iterator[Block]:
+    def _read_file(
+        self, part: int, line_done: int, previous_ns: int | None, clock: RowClock | None
+    ) -> Iterator[Block]:
         file = self.files[part]
+        heading = self.heading(file)
         with self.open(file) as lines:
-            heading = self.cells(_line(lines))
-            for _ in range(line_done - 1):
+            for _ in range(line_done):
                 if not _line(lines):
                     told = f"{file} ends before line {line_done}, up to which it has been read"
                     raise InvalidInput("source.file_shorter", told, value=file, limit=line_done)
-            block_reader = _BlockReader(self, part, heading)
+            block_reader = _BlockReader(self, part, heading, clock)
             while block := list(islice(iter(lambda: _line(lines), ""), LINES_PER_BLOCK)):
                 read = block_reader.read(block, line_done, previous_ns)
                 line_done += len(block)
@@ -289,12 +368,14 @@ class CsvRecording:
 class _BlockReader:
     """Turns lines of one file into columns."""
 
-    def __init__(self, recording: CsvRecording, part: int, heading: Sequence[str]) -> None:
+    def __init__(
+        self, recording: CsvRecording, part: int, heading: Sequence[str], clock: RowClock | None
+    ) -> None:
         self._recording = recording
         self._part = part
         self._width = len(heading)
         self._times = recording.time_reader()
-        self._clock = recording.clock
+        self._clock = clock
         self._time_at = -1
         if self._clock is None:
             self._time_at = _index(recording.files[part], heading, recording.time_column)
@@ -315,7 +396,8 @@ class _BlockReader:
                 if cells is None:
                     continue
                 if self._clock is not None:
-                    time_ns = self._clock.time_ns(number - 1, None, previous_ns)
+                    row = number - self._recording.heading_lines
+                    time_ns = self._clock.time_ns(row, None, previous_ns)
                 else:
                     time_ns = self._times.read(cells[self._time_at], previous_ns)
             except InvalidInput as error:
@@ -371,6 +453,14 @@ class _BlockReader:
 
     def _note(self, number: int, code: str, message: str, text: str, channel: str = "") -> None:
         self._faults.append(RowFault(self._part, number, code, message, text, channel))
+
+
+def _only(archive: zipfile.ZipFile) -> str:
+    names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    if len(names) != 1:
+        told = f"{archive.filename} holds {len(names)} files, not one"
+        raise InvalidInput("source.unreadable", told, value=len(names), limit=1)
+    return names[0]
 
 
 def _value(text: str) -> tuple[float, str]:

@@ -58,6 +58,10 @@ def configure(section: Section, context: SourceContext) -> ModbusSource | None:
     channels = mapped_channels(
         section, context, lambda mapping, _rate_hz: _register(mapping, period_ms)
     )
+    for mapped in channels:
+        if mapped.delivered.value_type == "str":
+            told = f"{mapped.delivered.name!r} holds texts, and a device's registers hold numbers"
+            section.fault("channels", "mapping.no_text", told)
     return ModbusSource(tuple(channels), device_id, gap_max) if channels else None
 
 

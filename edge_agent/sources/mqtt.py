@@ -99,8 +99,13 @@ def read_certificates(section: Section, folder: Path, *, secure: bool) -> Certif
         for key in ("authority", "certificate", "key")
         if tls.has(key) and (text := tls.text(key)) is not None
     }
+    key_password = secret(tls, "key_password") if tls.has("key_password") else None
     tls.finish()
-    certificates = Certificates(**files)
+    if "key" in files and "certificate" not in files:
+        told = "a key without its certificate"
+        section.fault("tls", "connection.certificate", told, "add 'certificate'")
+        return None
+    certificates = Certificates(**files, key_password=key_password)
     try:
         certificates.context()
     except (OSError, ssl.SSLError) as error:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from domain.errors import HeddleError, InvalidInput
 from edge_agent.live import BrowsedItem
-from edge_agent.mqtt.client import Broker, MqttClient, Publication
+from edge_agent.mqtt.client import Broker, MqttClient, Publication, beside
 from edge_agent.mqtt.inbox import HELD_MAX
 from edge_agent.sparkplug.payload import REBIRTH, DataType, Payload, decode, encode, metric_of
 from edge_agent.sparkplug.topics import NAMESPACE, MessageType, Topic, parse_topic
@@ -42,7 +41,7 @@ async def browse_births(
         if not arrived.full():
             arrived.put_nowait(message)
 
-    client = MqttClient(replace(broker, client_id=f"{broker.client_id}-browse"), take)
+    client = MqttClient(beside(broker, "browse"), take)
     asked: set[tuple[str, str]] = set()
     seen: set[str] = set()
     try:

@@ -16,15 +16,16 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
 import numpy as np
 
 from domain.errors import InvalidInput, Unavailable
-from domain.frames import Quality
+from domain.time_quality import DEVICE
 from edge_agent.channel_mapping import MappedChannel
 from edge_agent.live import BrowsedItem, ConnectionLost, DeliveredChannel, Feed, LiveSource, Target
-from edge_agent.mqtt.client import Broker, MqttClient, Publication
+from edge_agent.mqtt.client import Broker, MqttClient, Publication, beside
 from edge_agent.mqtt.inbox import Inbox
 from edge_agent.reading_buffer import ReadingBuffer
 from edge_agent.scaling import Scaling
@@ -130,6 +131,7 @@ class SparkplugConnection:
     host_id : unique among the host applications of the plant
     reorder_timeout_s : for how long a message that was overtaken is waited for
     now_ns : the wall clock, ns since 1970 UTC
+    announced : whether it tells its STATE, which edge nodes may wait for
     """
 
     def __init__(
@@ -139,10 +141,14 @@ class SparkplugConnection:
         host_id: str,
         reorder_timeout_s: float,
         now_ns: Callable[[], int] = time.time_ns,
+        *,
+        announced: bool = True,
     ) -> None:
         self._name = name
         self._broker = broker
         self._host_id = host_id
+        self._reorder_timeout_s = reorder_timeout_s
+        self._announced = announced
         self._reorder_timeout_ns = round(reorder_timeout_s * 1e9)
         self._now_ns = now_ns
         self._nodes: dict[tuple[str, str], _Node] = {}
@@ -156,6 +162,29 @@ class SparkplugConnection:
     def name(self) -> str:
         """Its name in the configuration."""
         return self._name
+
+    @property
+    def certificate_files(self) -> tuple[Path, ...]:
+        """The certificates that it uses, for whoever watches when they end."""
+        used = self._broker.certificates
+        return () if used is None else used.files
+
+    @property
+    def watched_files(self) -> tuple[Path, ...]:
+        """The files with which a session is secured; another content asks for a new session."""
+        used = self._broker.certificates
+        return () if used is None else used.watched_files
+
+    def for_trial(self) -> SparkplugConnection:
+        """Return one that listens beside this one, and of whose coming and going nobody is told."""
+        return SparkplugConnection(
+            self._name,
+            beside(self._broker, "check"),
+            self._host_id,
+            self._reorder_timeout_s,
+            self._now_ns,
+            announced=False,
+        )
 
     # --- the session ----------------------------------------------------------------------
 
@@ -175,7 +204,7 @@ class SparkplugConnection:
         client = MqttClient(
             self._broker,
             lambda message: inbox.put(client, message),
-            self._state(online=False, timestamp_ms=self._born_ms),
+            self._state(online=False, timestamp_ms=self._born_ms) if self._announced else None,
         )
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -183,7 +212,8 @@ class SparkplugConnection:
             await self._subscribe(client)
             # Nothing can be written yet: no birth has been told, and ours goes first.
             self._client = client
-            await client.publish(self._state(online=True, timestamp_ms=self._born_ms))
+            if self._announced:
+                await client.publish(self._state(online=True, timestamp_ms=self._born_ms))
             self._want_births()
             tasks = [
                 asyncio.create_task(client.lost()),
@@ -200,6 +230,9 @@ class SparkplugConnection:
     async def _leave(self, client: MqttClient) -> None:
         """Tell our death before we take leave, because the broker does not tell it then."""
         death = self._state(online=False, timestamp_ms=self._now_ns() // 1_000_000)
+        if not self._announced:
+            await client.close()
+            return
         try:
             async with asyncio.timeout(1.0):
                 await client.publish(death)
@@ -209,10 +242,12 @@ class SparkplugConnection:
 
     async def _subscribe(self, client: MqttClient) -> None:
         """Subscribe to our own STATE and to every configured node, all at once."""
-        filters = [(state_topic(self._host_id), 1)]
+        filters = [(state_topic(self._host_id), 1)] if self._announced else []
         filters += [
             (f"{NAMESPACE}/{node.group}/+/{node.name}/#", 1) for node in self._nodes.values()
         ]
+        if not filters:
+            return
         granted = await client.subscribe(filters)
         for (text, _), qos in zip(filters, granted, strict=True):
             if qos >= 128:
@@ -244,7 +279,8 @@ class SparkplugConnection:
             channels: dict[str, list[int]] = {}
             for index, mapped in enumerate(source.mapped):
                 channels.setdefault(mapped.address, []).append(index)
-            node.served.append(_Served(source, feed, ReadingBuffer(source.mapped), channels, since))
+            buffer = ReadingBuffer(source.mapped, DEVICE)
+            node.served.append(_Served(source, feed, buffer, channels, since))
 
     def _want_births(self) -> None:
         """Ask every node for its births, but give it a moment to tell them by itself."""
@@ -361,7 +397,7 @@ class SparkplugConnection:
                 served.dark = ("node.offline" if device is None else "device.offline", time_ns)
                 for channel, mapped in enumerate(served.source.mapped):
                     if mapped.delivered.rate_hz is None:
-                        served.buffer.add(channel, time_ns, math.nan, Quality.MISSING)
+                        served.buffer.add_missing(channel, time_ns)
 
     def _take(self, node: _Node, delivered: Delivered, arrival_ns: int) -> None:
         for told in delivered.metrics:

@@ -9,6 +9,7 @@ import numpy as np
 from domain.errors import InvalidInput
 from domain.frames import Quality
 from edge_agent.delivered_numbers import judged_number
+from edge_agent.delivered_values import is_exact, value_of
 from edge_agent.live import DeliveredChannel, Feed
 from edge_agent.reading_buffer import ReadingBuffer
 from edge_agent.sparkplug.node_session import Told
@@ -37,11 +38,11 @@ def add_metric(
     if mapped.rate_hz is not None:
         _add_run(buffer, feed, channel, mapped.name, value, time_ns, metric.quality)
         return
-    number, quality, code = _number(value)
+    found, quality, code = value_of(value, mapped) if is_exact(mapped) else _number(value)
     if code:
         message = f"{value!r:.80} gives no good reading"
         feed.fault(code, message, channel=mapped.name, text=name)
-    buffer.add(channel, time_ns, number, max(quality, metric.quality))
+    buffer.add(channel, time_ns, found, max(quality, metric.quality))
 
 
 def _number(value: Value) -> tuple[float, int, str]:

@@ -12,6 +12,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +23,9 @@ from edge_agent.uplink.transport import BatchAnswer, FrameResult, RequestFailed,
 from edge_agent.waiting import wait_up_to
 
 ASSET_UNKNOWN: Final = "asset.unknown"
+TIME_IN_FUTURE: Final = "frame.time_in_future"
+"""A frame whose time has not come is put aside; the earliest are sent again now and then."""
+FUTURE_RETRY_S: Final = 10.0
 ACCESS_DENIED: Final = "access.denied"
 BATCH_UNPACKS_TOO_FAR: Final = "batch.unpacks_too_far"
 RETRYABLE_CODES: Final = frozenset(
@@ -121,6 +125,8 @@ class Uplink:
         self._failed_since_s = 0.0
         self._rejection_codes: set[str] = set()
         self._put_by: deque[tuple[float, int]] = deque()
+        self._early: set[int] = set()
+        self._early_due_s = 0.0
         self.last_answer_s: float | None = None
 
     @property
@@ -141,6 +147,7 @@ class Uplink:
         """Send one batch; return the pause before the next, None when nothing can be sent."""
         self._frames_waiting.clear()
         now_s = asyncio.get_running_loop().time()
+        self._retry_early(now_s)
         held = {source for source, hold in self._held.items() if hold.until_s > now_s}
         frames = self._outbox.pending(
             self._settings.batch_frames_max,
@@ -168,6 +175,19 @@ class Uplink:
         while len(samples) > 1 and now_s - samples[1][0] >= FRESH_S:
             samples.popleft()
         return samples[0][1] + 1 if self._outbox.has_live_sources else None
+
+    def _retry_early(self, now_s: float) -> None:
+        """Queue some of the frames again for which it was too early.
+
+        No clock is asked: which one was wrong is not known, the server's answer says whether it
+        is still too early.
+        """
+        if now_s < self._early_due_s:
+            return
+        self._early_due_s = now_s + FUTURE_RETRY_S
+        with suppress(Unavailable):  # the disk; in a while again
+            count_max = self._settings.batch_frames_max
+            self._early |= set(self._outbox.retry_earliest(TIME_IN_FUTURE, count_max))
 
     async def _wait_for_frames(self) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -221,6 +241,9 @@ class Uplink:
                     else:
                         self.counts.duplicate += 1
         self._outbox.acknowledge(list(stored), max(stored.values(), default=0), stored)
+        if not self._early.isdisjoint(stored):
+            self._early_due_s = 0.0  # their time has come; there may be more of them
+        self._early.difference_update(frame.sequence for frame in frames)
         self._put_aside(rejections)
         self._outbox_moved.set()
         self._hold(unknown_assets, answered_sources)

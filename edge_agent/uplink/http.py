@@ -40,9 +40,16 @@ STREAM_MESSAGE_BYTES_MAX: Final = 256 * 1024
 STREAM_SILENCE_S_MAX: Final = 20.0
 """The server gives a sign of life more often; after this the stream is taken for dead."""
 PASSING_CODES: Final = frozenset(
-    {"access.denied", "asset.unknown", "model.unknown_version", "ledger.unavailable"}
+    {
+        "access.denied",
+        "asset.unknown",
+        "command.in_future",
+        "ledger.unavailable",
+        "model.unknown_version",
+    }
 )
-"""Refusals of a command that pass by themselves, or once somebody has registered what it names."""
+"""Refusals of a command that pass by themselves, once somebody has registered what it names, or
+once a clock that goes ahead has been set right and its time has come."""
 
 _BATCH: Final = """
 mutation AgentBatch($items: [CommandItem!]!) {

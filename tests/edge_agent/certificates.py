@@ -22,18 +22,27 @@ class Authority:
         self._certificate = self._signed(self._name, self._key, timedelta(days=365), is_ca=True)
         self.file = _write(folder / "authority.pem", self._certificate)
 
-    def issue(self, name: str, lasting: timedelta = timedelta(days=90)) -> tuple[Path, Path]:
-        """Return the files of a certificate for `name` at 127.0.0.1, and of its key."""
+    def issue(
+        self,
+        name: str,
+        lasting: timedelta = timedelta(days=90),
+        address: str = "127.0.0.1",
+        key_password: bytes = b"",
+    ) -> tuple[Path, Path]:
+        """Return the files of a certificate for `name` at `address`, and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _write(
-            self.folder / f"{name}.pem", self._signed(_name(name), key, lasting, is_ca=False)
+            self.folder / f"{name}.pem",
+            self._signed(_name(name), key, lasting, is_ca=False, address=address),
         )
         key_file = self.folder / f"{name}.key"
         key_file.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
+                serialization.BestAvailableEncryption(key_password)
+                if key_password
+                else serialization.NoEncryption(),
             )
         )
         return certificate, key_file
@@ -45,6 +54,7 @@ class Authority:
         lasting: timedelta,
         *,
         is_ca: bool,
+        address: str = "127.0.0.1",
     ) -> x509.Certificate:
         now = datetime.now(UTC)
         builder = (
@@ -78,8 +88,8 @@ class Authority:
             )
             builder = builder.add_extension(usage, critical=True)
         else:
-            address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-            builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+            at = x509.IPAddress(ipaddress.ip_address(address))
+            builder = builder.add_extension(x509.SubjectAlternativeName([at]), critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
 

@@ -36,6 +36,7 @@ class RecordingFeed:
     taken: list[Readings] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     losses: list[tuple[str, int, int, int | None]] = field(default_factory=list)
+    resumptions: list[tuple[str, bool]] = field(default_factory=list)
     keeps: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -53,6 +54,10 @@ class RecordingFeed:
         """Remember a declared loss."""
         self.losses.append((reason, from_ns, to_ns, count))
 
+    def resumed(self, kept_by: str = "", *, was_kept: bool = False) -> None:
+        """Remember who keeps what comes while nobody listens, and whether it has."""
+        self.resumptions.append((kept_by, was_kept))
+
     async def kept(self) -> None:
         """Wait for the test to let things reach the disk."""
         await self.keeps.wait()
@@ -61,7 +66,7 @@ class RecordingFeed:
         """Return how often each fault was told."""
         return Counter(fault.code for fault in self.faults)
 
-    def values(self, channel: int) -> list[float]:
+    def values(self, channel: int) -> list[Any]:
         """Return the values of a channel in the order of arrival."""
         return self._column(channel, "values")
 

@@ -13,10 +13,14 @@ import pytest
 
 from domain.errors import InvalidInput, Unavailable
 from domain.frames import Quality
+from edge_agent.bacnet import network
+from edge_agent.bacnet.addresses import Interface, check_interface
 from edge_agent.bacnet.connection import BacnetConnection, BacnetTarget
 from edge_agent.bacnet.device import BacnetSource
+from edge_agent.browsing import channels_to_paste
 from edge_agent.live import ConnectionLost
 from edge_agent.scaling import Scaling
+from edge_agent.trial import try_live_sources
 from edge_agent.yaml_section import ConfigurationFaults
 from tests.edge_agent.feeds import RecordingFeed, delivering, live_configuration, until
 
@@ -268,12 +272,210 @@ async def test_browsing_tells_objects_with_their_units(tmp_path: Path) -> None:
     assert offered["device,1001"] == ("plant", "", "")
 
 
+class Bbmd:
+    """A router of broadcasts, and a device that is foreign to it, each on a port of its own."""
+
+    def __init__(self) -> None:
+        from bacpypes3.ipv4.app import BBMDApplication, ForeignApplication
+        from bacpypes3.local.device import DeviceObject
+        from bacpypes3.pdu import IPv4Address
+
+        def named(instance: int, name: str) -> Any:
+            return DeviceObject(
+                objectIdentifier=("device", instance), objectName=name, vendorIdentifier=999
+            )
+
+        self.port, self.device_port = free_udp_port(), free_udp_port()
+        own = IPv4Address(f"127.0.0.1/32:{self.port}")
+        self.router = BBMDApplication(named(2001, "router"), own)
+        place = IPv4Address(f"127.0.0.1/32:{self.device_port}")
+        self.device = ForeignApplication(named(2002, "far away"), place)
+        self.device.register(own, 30)
+
+    @property
+    def foreign(self) -> list[str]:
+        """The addresses that it sends broadcasts on to."""
+        return [str(entry.fdAddress) for entry in self.router.bbmd.bbmdFDT]
+
+    async def close(self) -> None:
+        """Leave the network."""
+        self.device.unregister()
+        await asyncio.sleep(0.05)
+        self.device.close()
+        self.router.bbmd._fdt_clock_handle.cancel()
+        self.router.close()
+        await asyncio.sleep(0)
+
+
+def connected(folder: Path, **changes: Any) -> BacnetConnection:
+    """Return a connection that nothing but browsing is wanted of."""
+    declared = {
+        "kind": "bacnet",
+        "interface": "127.0.0.1:0",
+        "device_instance": 599,
+        "timeout_s": 0.5,
+    } | changes
+    made = live_configuration(folder, {"building": declared}, source(1)).connections[0].connection
+    assert isinstance(made, BacnetConnection)
+    return made
+
+
+async def test_devices_behind_a_router_of_broadcasts_are_discovered_by_a_foreign_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "DISCOVERY_S", 0.5)
+    router = Bbmd()
+    try:
+        await until(lambda: len(router.foreign) == 1, "the device did not register")
+        connection = connected(tmp_path, bbmd=f"127.0.0.1:{router.port}")
+        found = [item async for item in connection.browse(None, 10)]
+        assert {item.address: (item.title, item.value) for item in found} == {
+            f"127.0.0.1:{router.port}": ("router", "device,2001"),
+            f"127.0.0.1:{router.device_port}": ("far away", "device,2002"),
+        }
+        # Whoever leaves says so: nothing is sent to a port that nobody listens on.
+        await until(lambda: router.foreign == [f"127.0.0.1:{router.device_port}"])
+        assert "--below" in channels_to_paste("bacnet", found)
+        assert f"127.0.0.1:{router.device_port}  far away" in channels_to_paste("bacnet", found)
+        assert len([item async for item in connection.browse(None, 1)]) == 1
+    finally:
+        await router.close()
+
+
+async def test_a_router_of_broadcasts_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
+        mute.bind(("127.0.0.1", 0))
+        connection = connected(tmp_path, bbmd=f"127.0.0.1:{mute.getsockname()[1]}")
+        with pytest.raises(Unavailable) as silent:
+            [item async for item in connection.browse(None, 10)]
+    assert silent.value.code == "bbmd.silent"
+
+
+async def test_a_foreign_device_polls_on_where_its_router_of_broadcasts_is_silent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with device() as peer:
+        declared = {
+            "kind": "bacnet",
+            "interface": "127.0.0.1:0",
+            "device_instance": 599,
+            "timeout_s": 0.2,
+            "bbmd": f"127.0.0.1:{free_udp_port()}",
+        }
+        configuration = live_configuration(tmp_path, {"building": declared}, source(peer.port))
+        connection, pump = configuration.connections[0].connection, configuration.live[0].source
+        feed = RecordingFeed()
+        async with delivering(connection, (pump, feed)):
+            await until(lambda: "bbmd.silent" in caplog.text)
+            seen = len(feed.values(FLOW))
+            await until(lambda: len(feed.values(FLOW)) > seen)
+    assert set(feed.values(FLOW)) == {1.5}
+
+
+async def test_a_router_of_broadcasts_that_refused_us_is_asked_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", logger="heddle.edge.bacnet")
+    monkeypatch.setattr(network, "AGAIN_S", 0.1)
+    monkeypatch.setattr(network, "LOOK_EVERY_S", 0.05)
+    router = Bbmd()
+    try:
+        await until(lambda: len(router.foreign) == 1)
+        register = router.router.bbmd.register_foreign_device
+        # 30: Register-Foreign-Device NAK (135-2020, J.2.1).
+        router.router.bbmd.register_foreign_device = lambda *_: 0x0030
+        connection = connected(tmp_path, bbmd=f"127.0.0.1:{router.port}", timeout_s=0.1)
+        with pytest.raises(Unavailable) as refused:
+            [item async for item in connection.browse(None, 10)]
+        assert refused.value.code == "bbmd.refused"
+        async with delivering(connection):
+            await until(lambda: "refuses to register us" in caplog.text)
+            router.router.bbmd.register_foreign_device = register
+            await until(lambda: len(router.foreign) == 2)
+            await until(lambda: "serves us" in caplog.text)
+    finally:
+        await router.close()
+
+
+async def test_devices_of_our_own_network_are_discovered_by_broadcast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "DISCOVERY_S", 0.5)
+    async with device() as peer:
+        # The library takes every address of the loopback with its own port for itself, so the
+        # device answers from another port, and hears the broadcasts of this one by a socket.
+        port = free_udp_port()
+        ears, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: peer.application.normal.server.local_protocol,
+            local_addr=("127.255.255.255", port),
+            allow_broadcast=True,
+            reuse_port=True,
+        )
+        peer.application.normal.server.local_protocol.server = peer.application.normal.server
+        try:
+            connection = connected(tmp_path, interface=f"127.0.0.1/8:{port}")
+            found = [item async for item in connection.browse(None, 10)]
+        finally:
+            ears.close()
+            await asyncio.sleep(0)
+    addresses = [(item.address, item.title, item.value) for item in found]
+    assert addresses == [(f"127.0.0.1:{peer.port}", "plant", "device,1001")]
+
+
+async def test_a_check_listens_beside_an_agent_that_has_the_port(tmp_path: Path) -> None:
+    async with device() as peer:
+        port = free_udp_port()
+        declared = {
+            "kind": "bacnet",
+            "interface": f"127.0.0.1:{port}",
+            "device_instance": 599,
+            "timeout_s": 0.5,
+        }
+        configuration = live_configuration(tmp_path, {"building": declared}, source(peer.port))
+        connection, pump = configuration.connections[0].connection, configuration.live[0].source
+        feed = RecordingFeed()
+        async with delivering(connection, (pump, feed)) as agent:
+            await until(lambda: feed.values(FLOW))
+            (trial,) = await try_live_sources(configuration, 1, 10.0)
+            assert not agent.done()
+    assert not trial.failure
+    assert [reading.value for reading in trial.readings] == [1.5, 2.0]
+
+
 async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
-        connection = BacnetConnection("building", taken.getsockname(), 1, 1.0)
+        connection = BacnetConnection("building", Interface(*taken.getsockname()), 1, 1.0)
         with pytest.raises(ConnectionLost, match=r"connection\.address"):
             await connection.run([])
+
+
+@pytest.mark.parametrize(
+    ("text", "interface"),
+    [
+        ("10.0.0.2", Interface("10.0.0.2", 47_808, 32)),
+        ("10.0.0.2:47809", Interface("10.0.0.2", 47_809, 32)),
+        ("10.0.0.2/24", Interface("10.0.0.2", 47_808, 24)),
+        ("10.0.0.2/24:0", Interface("10.0.0.2", 0, 24)),
+        ("10.0.0.2/", None),
+        ("10.0.0.2/33", None),
+        ("10.0.0.2/0", None),
+        ("10.0.0.2/²4", None),
+        ("10.0.0.2/24:65536", None),
+        ("10.0.0.2/24:47808:1", None),
+        ("/24", None),
+        ("", None),
+    ],
+)
+def test_an_interface_is_an_address_with_its_network_or_refused(
+    text: str, interface: Interface | None
+) -> None:
+    if interface is not None:
+        assert check_interface(text) == interface
+        return
+    with pytest.raises(InvalidInput) as refused:
+        check_interface(text)
+    assert refused.value.code == "connection.address"
 
 
 def test_what_is_wrong_with_a_declaration_is_told_all_at_once(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from domain.asset_types import asset_type
 from domain.frames import FloatArray, Quality
 from edge_agent.conditioning import ConditioningStage, configure
 from edge_agent.live import DeliveredChannel
-from edge_agent.live.window import Window, frames_of
+from edge_agent.live.framing import frames_of
+from edge_agent.live.window import Window
 from edge_agent.yaml_section import ConfigurationFaults, read_document
 from tests.edge_agent.windows import (
     PUMP_LOOP,

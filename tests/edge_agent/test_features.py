@@ -16,7 +16,8 @@ from domain.asset_types.bearing_test_rig import DRIVE_END_6205
 from domain.frames import FloatArray, Quality, waveform_times_ns
 from edge_agent.features import FeatureStage, configure
 from edge_agent.live import DeliveredChannel
-from edge_agent.live.window import ChannelWindow, Window, frames_of
+from edge_agent.live.framing import frames_of
+from edge_agent.live.window import ChannelWindow, Window
 from edge_agent.yaml_section import ConfigurationFaults, read_document
 from ml.vibration import defect_orders, waveform_features
 from tests.edge_agent.windows import SECOND_NS, channel_window, through, waveform, window_of

@@ -1,4 +1,4 @@
-"""Whatever arrives over MQTT is read, or refused with a code; nothing raises, nothing piles up."""
+"""Whatever arrives is read, or refused with a code; nothing raises, nothing piles up."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from typing import Any
 
 import numpy as np
 import orjson
+from asyncua import ua
+from bacpypes3.apdu import ErrorType
+from bacpypes3.basetypes import BinaryPV
+from bacpypes3.primitivedata import CharacterString, OctetString, Real, Unsigned
 from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import InvalidInput
+from domain.frame_header import VALUE_TYPES
 from domain.frames import Quality
+from edge_agent.bacnet.requests import value_in
 from edge_agent.channel_mapping import MappedChannel
 from edge_agent.live import DeliveredChannel
+from edge_agent.modbus.registers import FORMATS, Table, value_as
+from edge_agent.modbus.registers import Field as Register
 from edge_agent.mqtt.json_messages import Field, JsonMapping, QualityField
 from edge_agent.mqtt.topics import check_filter, matches
+from edge_agent.opcua.values import delivered_as, quality_of
 from edge_agent.reading_buffer import ReadingBuffer
 from edge_agent.scaling import Scaling
+from edge_agent.serial_line.contents import BinaryPlace, value_at
 from edge_agent.sparkplug.node_session import SEQ_COUNT, Delivered, NodeSession
 from edge_agent.sparkplug.payload import (
     DataType,
@@ -51,6 +61,9 @@ MAPPING = JsonMapping(
         MappedChannel(DeliveredChannel("flow", "l/min"), Scaling(0.1), Field(("a",))),
         MappedChannel(DeliveredChannel("wave", "g_n", "f8", 1_000.0), Scaling(), Field(("w",))),
         MappedChannel(DeliveredChannel("all", "1"), Scaling(), Field(())),
+        MappedChannel(DeliveredChannel("program", "1", "str"), Scaling(), Field(("a",))),
+        MappedChannel(DeliveredChannel("code", "1", "i8"), Scaling(), Field(("a",))),
+        MappedChannel(DeliveredChannel("on", "1", "b1"), Scaling(), Field(("0",))),
     ),
     samples=("s",),
     time=("t",),
@@ -63,13 +76,22 @@ def read(payload: bytes) -> tuple[int, list[str]]:
     """Return how many readings `payload` gives, and the codes of what was refused."""
     codes: list[str] = []
     buffer = ReadingBuffer(MAPPING.channels)
-    MAPPING.read(payload, (0, 1, 2), 5, buffer, lambda code, *_: codes.append(code))
+    MAPPING.read(
+        payload, range(len(MAPPING.channels)), 5, buffer, lambda code, *_: codes.append(code)
+    )
     taken = buffer.take()
     for readings in taken:
         assert readings.times_ns.dtype == np.int64
         assert len(readings.times_ns) == len(readings.values) == len(readings.qualities)
-        # What is not finite is nothing that a sensor said.
-        assert (np.isfinite(readings.values) | (readings.qualities == Quality.MISSING)).all()
+        channel = MAPPING.channels[readings.channel].delivered
+        assert readings.values.dtype == VALUE_TYPES[channel.value_type]
+        missing = readings.qualities == Quality.MISSING
+        if channel.value_type == "f8":
+            # What is not finite is nothing that a sensor said.
+            assert (np.isfinite(readings.values) | missing).all()
+        elif channel.value_type == "str":
+            assert all(type(text) is str and len(text.encode()) <= 1024 for text in readings.values)
+        assert not any(value for value in readings.values[missing] if value == value)
     return sum(len(readings.times_ns) for readings in taken), codes
 
 
@@ -192,3 +214,100 @@ def test_data_are_delivered_in_order_however_they_arrive(order: list[int]) -> No
             found += [told.metric.raw for told in outcome.metrics]
     assert found == list(range(1, 40))
     assert session.due_ns is None
+
+
+# --- what is no measured number, in the words of each protocol ----------------------------
+
+EXACT = st.sampled_from(["i8", "b1", "str", "f8"]).map(
+    lambda kind: DeliveredChannel("x", "1", kind)
+)
+VARIANTS = st.one_of(
+    *(
+        st.builds(ua.Variant, values, st.just(kind))
+        for kind, values in (
+            (ua.VariantType.Boolean, st.booleans()),
+            (ua.VariantType.Int64, st.integers(-(2**63), 2**63 - 1)),
+            (ua.VariantType.UInt64, st.integers(0, 2**64 - 1)),
+            (ua.VariantType.Double, st.floats()),
+            (ua.VariantType.String, st.none() | st.text(max_size=1_100)),
+            (ua.VariantType.ByteString, st.none() | st.binary(max_size=9)),
+            (ua.VariantType.Int32, st.lists(st.integers(0, 9), max_size=3)),
+            (ua.VariantType.DateTime, st.datetimes()),
+            (ua.VariantType.LocalizedText, st.text().map(lambda text: ua.LocalizedText(text))),
+        )
+    )
+)
+
+
+def check_value(value: object, quality: int, code: str, channel: DeliveredChannel) -> None:
+    """A value is one of its channel's type, and what is none is MISSING and told by a code."""
+    assert not code or code.startswith("value.")
+    column = np.array([value], VALUE_TYPES[channel.value_type])
+    if quality == Quality.MISSING:
+        assert not column[0] or column[0] != column[0]
+    elif channel.value_type == "str":
+        assert isinstance(value, str)
+        assert len(value.encode()) <= 1024
+    else:
+        assert column[0] == value
+
+
+@given(VARIANTS | st.none(), st.integers(0, 2**32 - 1), EXACT)
+def test_any_variant_of_opc_ua_is_a_value_or_missing(
+    variant: ua.Variant | None, status: int, channel: DeliveredChannel
+) -> None:
+    data = ua.DataValue(variant, ua.StatusCode(ua.UInt32(status)))
+    found = delivered_as(data, channel)
+    check_value(found.raw, found.quality, found.code, channel)
+    assert found.quality >= quality_of(data.StatusCode) or found.quality == Quality.MISSING
+
+
+@given(
+    st.lists(st.integers(0, 0xFFFF), min_size=4, max_size=4),
+    st.sampled_from(sorted(FORMATS)),
+    st.sampled_from(["big", "little"]),
+    EXACT.filter(lambda channel: channel.value_type != "str"),
+)
+def test_any_registers_are_a_value_or_missing(
+    registers: list[int], number_type: str, order: str, channel: DeliveredChannel
+) -> None:
+    field = Register(
+        table=Table.HOLDING, address=0, number_type=number_type, word_order=order, byte_order=order
+    )
+    found = value_as(field, registers[: field.size], channel)
+    check_value(found.raw, found.quality, found.code, channel)
+
+
+@given(
+    st.lists(st.text(max_size=30), max_size=3) | st.binary(max_size=12),
+    st.sampled_from([0, 2, "group", BinaryPlace(1, ">q"), BinaryPlace(0, "<d")]),
+    EXACT,
+)
+def test_any_frame_of_a_line_is_a_value_or_missing(
+    values: list[str] | bytes, place: Any, channel: DeliveredChannel
+) -> None:
+    value, quality, code, _ = value_at(values, place, channel)
+    check_value(value, quality, code, channel)
+    assert code or quality != Quality.MISSING or "" in values
+
+
+@given(
+    st.one_of(
+        st.none(),
+        st.integers(0, 2**32 - 1).map(Unsigned),
+        st.floats(width=32).map(Real),
+        st.text(max_size=1_100).map(CharacterString),
+        st.sampled_from(["active", "inactive"]).map(BinaryPV),
+        st.just(ErrorType(errorClass="property", errorCode="unknown-property")),
+        st.just(InvalidInput("target.refused", "no")),
+        st.binary(max_size=4).map(OctetString),
+    ),
+    EXACT,
+)
+def test_any_property_of_bacnet_is_a_value_or_missing(
+    value: Any, channel: DeliveredChannel
+) -> None:
+    found, quality, code = value_in(value, channel)
+    if code != "target.refused":
+        check_value(found, quality, code, channel)
+    assert code or quality != Quality.MISSING

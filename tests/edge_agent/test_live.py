@@ -24,8 +24,9 @@ from edge_agent.live import ConnectionLost, DeliveredChannel, Feed, LiveSource, 
 from edge_agent.live.collector import RECONFIGURED, LiveCollector
 from edge_agent.live.connections import RunningConnection
 from edge_agent.live.feed import BACKLOG_WINDOWS_MAX, FUTURE_NS_MAX, SourceFeed
+from edge_agent.live.framing import frames_of
 from edge_agent.live.order import Ordering
-from edge_agent.live.window import ChannelWindow, Window, frames_of
+from edge_agent.live.window import ChannelWindow, Window
 from edge_agent.outbox import AgentCommand, KeptWindow, Outbox, open_outbox
 from tests.edge_agent.configurations import frames
 from tests.edge_agent.feeds import until
@@ -419,12 +420,14 @@ async def test_time_between_two_runs_is_lost_until_something_is_heard(tmp_path: 
         )
         await running.settle()
         assert losses_of(running.outbox) == {"agent.down": 1}
-        clock.wall_ns -= 7200 * S  # no loss may end before it began
+        listened = running.outbox.source_state("pump-7").position
+        assert listened is not None
+        clock.wall_ns -= 7200 * S  # no loss may end before it began, or tell less than is in doubt
         feed = running.collector.open(source, reason=RECONFIGURED)
         feed.lost("connection.down", clock.wall_ns - 5, clock.wall_ns)
-        assert [(loss.reason, loss.to_ns - loss.from_ns) for loss in feed.incidents.losses] == [
-            ("agent.reconfigured", 0),
-            ("connection.down", 5),
+        assert [(loss.reason, loss.from_ns, loss.to_ns) for loss in feed.incidents.losses] == [
+            ("agent.reconfigured", clock.wall_ns - 5, listened.time_ns),
+            ("connection.down", clock.wall_ns - 5, clock.wall_ns),
         ]
         await running.settle()
         after = running.outbox.source_state("pump-7").position

@@ -314,7 +314,10 @@ async def test_browsing_tells_topics_and_pointers(tmp_path: Path, broker: Mosqui
     async with publisher(broker) as client:
         await say(client, "plant/p/a", {"x": {"y/z": 1.5}, "name": "P"}, retain=True)
         found = [item async for item in connection.browse("plant/#", 10)]
-    assert [(item.address, item.value) for item in found] == [("plant/p/a#/x/y~1z", "1.5")]
+    assert {(item.address, item.value, item.value_type) for item in found} == {
+        ("plant/p/a#/x/y~1z", "1.5", "float"),
+        ("plant/p/a#/name", "'P'", "str"),
+    }
 
 
 def test_what_is_wrong_with_a_declaration_is_told_all_at_once(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from domain.frame_decoding import decode
+from domain.time_quality import DEVICE
 from edge_agent.mqtt.client import Broker, MqttClient, Publication
 from tests.brokers import MosquittoBroker, mosquitto_broker
 from tests.edge_agent.feeds import until
@@ -100,6 +101,9 @@ async def test_an_agent_that_is_killed_loses_no_acknowledged_message(
     # One that the broker delivered again is the same reading.
     for number in range(MESSAGES):
         assert found[(START_MS + number) * 1_000_000] == {number / 1000}
+    said = {frame.header.time for frame in map(decode, server.frame_bytes.values())}
+    assert {time.source for time in said if time is not None} == {DEVICE}
+    assert all(time is not None and time.offset_ns for time in said)
 
 
 def readings(server: FrameServer) -> dict[int, set[float]]:

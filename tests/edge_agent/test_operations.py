@@ -42,6 +42,7 @@ SNAPSHOT = Snapshot(
     server_failing_s=None,
     directives_silent_s=2.0,
     connections={"plc-1": "", "broker": "connection.unreachable: nobody answers"},
+    clock_synchronized=False,
     clock_steps_s=[-3600.0],
     setpoints={"pump-7/flow": "advisory"},
     writing_stopped=True,

@@ -33,6 +33,7 @@ from edge_agent.outbox import (
 from edge_agent.outbox import commands as outbox_commands
 from edge_agent.outbox import file as outbox_file
 from edge_agent.outbox import losses as outbox_losses
+from edge_agent.outbox.recent_frames import RecentFrames
 from edge_agent.outbox.store import Store
 from edge_agent.readings import Position
 
@@ -323,6 +324,91 @@ def test_command_waits_for_the_positions_of_its_frames(tmp_path: Path) -> None:
             "inputFromPosition": 40,
             "nested": [{"to": 41}],
         }
+
+
+def resting(key: str, from_ns: int) -> AgentCommand:
+    given = {"from": FROM_POSITION, "to": TO_POSITION}
+    return AgentCommand("assessHealth", given, key, input_from_ns=from_ns)
+
+
+def told_positions(outbox: Outbox) -> list[tuple[object, object]]:
+    return [
+        (one.command.input["from"], one.command.input["to"])
+        for one in outbox.pending_commands(9, 10**6)
+    ]
+
+
+def test_command_tells_of_all_frames_that_it_rests_on(tmp_path: Path) -> None:
+    with open_outbox(tmp_path, 10**6) as outbox:
+        adopt(outbox)
+        outbox.watch_inputs({"pump-1": 100 * S})
+        for number in range(1, 6):
+            outbox.put_window("pump-1", [frame(number)])
+        outbox.put_window("pump-2", [frame(6)])
+        outbox.acknowledge([1, 2, 3], 33, {1: 31, 2: 32, 3: 33})
+        # Frame n reaches from second n to n + 1.
+        outbox.put_window("pump-1", [frame(7)], None, [resting("acknowledged", 3 * S)])
+        outbox.put_window("pump-1", [frame(8)], None, [resting("waiting", 6 * S)])
+        outbox.put_window("pump-1", [frame(9)], None, [resting("alone", 99 * S)])
+        outbox.acknowledge([4, 5, 6, 7], 47, {4: 44, 5: 45, 6: 46, 7: 47})
+        assert told_positions(outbox) == [(32, 47)], "frame 2 reaches until second 3"
+        outbox.acknowledge([8, 9], 49, {8: 48, 9: 49})
+        assert told_positions(outbox) == [(32, 47), (45, 48), (49, 49)]
+
+
+def test_frames_that_a_command_rests_on_are_dropped_no_more(tmp_path: Path) -> None:
+    with open_outbox(tmp_path, 1_000) as outbox:
+        outbox.adopt("agent-1", {}, live={"pump-1": "pump-1"})
+        outbox.watch_inputs({"pump-1": 100 * S})
+        for number in range(1, 5):
+            outbox.put_window("pump-1", [frame(number)])
+        outbox.put_window("pump-1", [frame(5)], None, [resting("k", 4 * S)])
+        for number in range(6, 30):
+            outbox.put_window("pump-1", [frame(number)])
+        kept = sequences(outbox)
+        assert set(kept) >= {3, 4, 5}
+        assert not {1, 2} & set(kept), "what nobody rests on has gone"
+        outbox.acknowledge([3, 4, 5], 15, {3: 13, 4: 14, 5: 15})
+        assert told_positions(outbox) == [(13, 15)]
+
+
+def test_what_was_dropped_before_is_no_part_of_a_command_s_input(tmp_path: Path) -> None:
+    with open_outbox(tmp_path, 300) as outbox:
+        outbox.adopt("agent-1", {}, live={"pump-1": "pump-1"})
+        outbox.watch_inputs({"pump-1": 100 * S})
+        for number in range(1, 6):
+            outbox.put_window("pump-1", [frame(number)])
+        assert sequences(outbox) == [3, 4, 5]
+        outbox.put_window("pump-1", [frame(6)], None, [resting("k", 0)])
+        there = sequences(outbox)
+        outbox.acknowledge(there, 20, {number: 10 + number for number in there})
+        assert told_positions(outbox) == [(10 + there[0], 16)]
+
+
+def test_positions_of_frames_that_went_out_of_order_are_told_in_order(tmp_path: Path) -> None:
+    with open_outbox(tmp_path, 10**6) as outbox:
+        adopt(outbox)
+        outbox.watch_inputs({"pump-1": 100 * S})
+        outbox.put_window("pump-1", [frame(1)])
+        outbox.put_window("pump-1", [frame(2)], None, [resting("k", S)])
+        outbox.acknowledge([2], 7, {2: 7})
+        outbox.acknowledge([1], 9, {1: 9})
+        assert told_positions(outbox) == [(7, 9)]
+
+
+def test_what_is_remembered_of_frames_is_bounded_and_survives_a_failed_commit() -> None:
+    recent = RecentFrames()
+    recent.watch({"pump-1": 10 * S})
+    for number in range(1, 3_001):
+        recent.put("pump-2" if number % 2 else "pump-1", [frame(number)])
+        recent.stored({number: number + 7})
+    assert recent.since("pump-2", 0) == [], "no model judges it"
+    kept = recent.since("pump-1", 0)
+    assert kept == [2_990, 2_992, 2_994, 2_996, 2_998, 3_000]
+    assert [recent.position(number) for number in kept] == [n + 7 for n in kept]
+    assert len(recent._positions) <= 1_000 + 2 * len(kept) + 1
+    recent.put("pump-1", [frame(2_998)])
+    assert recent.since("pump-1", 2_996 * S) == [2_996, 2_998], "numbers given again"
 
 
 def test_commands_are_done_rejected_deferred_and_queued_again(tmp_path: Path) -> None:

@@ -154,10 +154,10 @@ class Server(Process):
         data: dict[str, Any] = answer["data"]
         return data
 
-    def register(self, asset_id: str) -> None:
-        """Register and commission a pump loop."""
+    def register(self, asset_id: str, asset_type: str = "skab-pump-loop") -> None:
+        """Register and commission an asset."""
         for command, extra in (
-            ("registerAsset", ', assetType: "skab-pump-loop", title: "A pump loop"'),
+            ("registerAsset", f', assetType: "{asset_type}", title: "An asset"'),
             ("commissionAsset", ""),
         ):
             key = f'idempotencyKey: "{command}:{asset_id}"'

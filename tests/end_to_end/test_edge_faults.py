@@ -1,277 +1,214 @@
 """Agents that are killed, servers that are away, disks that are full, files that are half written.
 
 Afterwards every reading that a controller told is in the log exactly once, or lies within a loss
-that the agent has declared.
+that the agent has declared; and every prediction that it made is in the log exactly once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import resource
 import signal
+import subprocess
 import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from domain.asset import ReadingsLost, telemetry_stream
-from edge_agent.outbox import OutboxStatus, inspect_outbox
+from edge_agent.outbox import inspect_outbox
 from edge_agent.outbox.file import FILE_NAME
-from eventlog.database import create_pool
-from eventlog.embedded.server import EmbeddedPostgres
-from eventlog.ledger import Ledger
-from eventlog.reading import read_page
+from tests.end_to_end.counting_agent import CountingAgent, accounts, opcua_site, prepare
 from tests.end_to_end.counting_plc import CountingPlc
-from tests.end_to_end.processes import PATIENCE_S, Process, Server
+from tests.end_to_end.flapping_link import FlappingLink
+from tests.end_to_end.processes import PATIENCE_S, Server
 
 pytestmark = pytest.mark.slow
 
-ASSET = "pump-7"
 KILLS = int(os.environ.get("HEDDLE_AGENT_KILLS", "8"))
-"""How often the agent is killed; 50 where somebody has ten minutes."""
-SLACK_NS = 1_000_000_000
-"""The clocks of a window's end and of a loss's beginning are read apart."""
+"""How often the agent is killed; 50 where somebody has a few minutes."""
+TIMEOUT_S = 180 + 30 * KILLS
+LIVES_FOR_PREDICTIONS = 3
+"""Lives of an agent that last until it has predicted something; the others may be shorter."""
+MEMORY_MIB_MORE = 40.0
+DISK_BYTES = 8 * 1024 * 1024
 
 
-class CountingAgent(Process):
-    """`heddle agent run` on a counting controller."""
-
-    def __init__(self, folder: Path, server_url: str, plc_url: str, **environment: str) -> None:
-        folder.mkdir()
-        self.state_dir = folder / "state"
-        config = folder / "agent.yaml"
-        config.write_text(yaml.safe_dump(_configuration(plc_url)))
-        super().__init__(
-            [
-                "agent",
-                "run",
-                f"--config={config}",
-                f"--server={server_url}",
-                f"--state-dir={self.state_dir}",
-            ],
-            {"HEDDLE_AGENT_RETRY_DELAY_S_MAX": "0.5", **environment},
-            folder / "agent.log",
-        )
-
-    @property
-    def memory_mib(self) -> float:
-        """What the process holds in memory."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        raise AssertionError("Linux tells it")
-
-    def status(self) -> OutboxStatus | None:
-        """Return what its outbox holds; None while there is none."""
-        if not (self.state_dir / FILE_NAME).exists():
-            return None
-        try:
-            with inspect_outbox(self.state_dir) as outbox:
-                return outbox.status()
-        except Exception:  # it is just being made
-            return None
-
-    def wait_for(self, holds: Callable[[OutboxStatus], bool]) -> OutboxStatus:
-        """Return its status once `holds` is true of it."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            assert self.is_running, self.log
-            told = self.status()
-            if told is not None and holds(told):
-                return told
-            time.sleep(0.1)
-        raise AssertionError(f"{self.status()}\n{self.log}")
-
-
-def _configuration(url: str) -> dict[str, Any]:
-    return {
-        "agent": "edge-1",
-        "connections": {"plc-1": {"kind": "opcua", "url": url, "timeout_s": 2}},
-        "sources": [
-            {
-                "kind": "opcua",
-                "connection": "plc-1",
-                "asset": ASSET,
-                "asset_type": "skab-pump-loop",
-                "window": {"seconds": 0.2, "readings": 10_000},
-                "publishing_ms": 100,
-                "sampling_ms": 0,
-                "channels": {"flow": {"node": "ns=2;s=Flow", "unit": "l/min", "queue_size": 100}},
-            }
-        ],
-    }
-
-
-@dataclass
-class Accounts:
-    """What became of what a controller told."""
-
-    told: dict[float, int]
-    recorded: Counter[float]
-    losses: list[ReadingsLost]
-
-    def check(self) -> None:
-        """Every reading since the first that the agent heard: once, or within a declared loss."""
-        first_ns = min(self.told[value] for value in self.recorded if value in self.told)
-        doubled = {value: count for value, count in self.recorded.items() if count > 1}
-        assert not doubled, doubled
-        assert set(self.recorded) <= {0.0, *self.told}, "nothing was invented"
-        assert len(set(self.losses)) == len(self.losses), "a loss is told once"
-        spans = [
-            (loss.since.timestamp() * 1e9 - SLACK_NS, loss.until.timestamp() * 1e9 + SLACK_NS)
-            for loss in self.losses
-        ]
-        missing = [
-            time_ns
-            for value, time_ns in self.told.items()
-            if time_ns >= first_ns
-            and value not in self.recorded
-            and not any(since <= time_ns <= until for since, until in spans)
-        ]
-        reasons = Counter(loss.reason for loss in self.losses)
-        since_first_s = [round((time_ns - first_ns) / 1e9, 2) for time_ns in missing]
-        told = f"{len(missing)} of {len(self.told)}, {since_first_s[:5]} … {since_first_s[-5:]} s"
-        assert not missing, f"{told}; declared: {reasons}"
-
-
-def accounts(server: Server, plc: CountingPlc) -> Accounts:
-    """Read the log of a server."""
-
-    async def read() -> Accounts:
-        found = Accounts(dict(plc.told), Counter(), [])
-        with EmbeddedPostgres.start(server.data_dir) as database:
-            pool = await create_pool(database.url)
-            ledger = await Ledger.open(pool, "plant-1")
-            try:
-                position = 0
-                while page := await read_page(ledger, position):
-                    position = page[-1].position
-                    for event in page:
-                        if event.stream == telemetry_stream(ASSET):
-                            found.recorded.update(event.frame.values[0].tolist())
-                        elif event.type == "asset.readings_lost":
-                            found.losses.append(event.fact)
-            finally:
-                await ledger.close()
-                await pool.close()
-        return found
-
-    return asyncio.run(read())
-
-
-def drain(agent: CountingAgent, plc: CountingPlc) -> None:
-    """Let the agent send all it has, and tell what was lost."""
-    plc.pause()
-    time.sleep(1.0)  # what was told last is in a window by now
-    agent.wait_for(
-        lambda told: not (told.pending_frames or told.pending_commands or told.pending_losses)
-    )
-    agent.stop()
-
-
+@pytest.mark.timeout(TIMEOUT_S)
 def test_agent_that_is_killed_again_and_again(folder: Path, pytestconfig: pytest.Config) -> None:
     chance = random.Random(pytestconfig.getoption("fault_seed"))
     with (
         CountingPlc() as plc,
         Server(folder) as server,
-        CountingAgent(folder / "agent", server.url, plc.url) as agent,
+        CountingAgent(folder / "agent", server.url, opcua_site(plc.url)) as agent,
     ):
         server.start()
-        server.register(ASSET)
+        prepare(server)
+        before = 0
         for kill in range(KILLS):
-            agent.start()
-            before = 0 if (told := agent.status()) is None else told.last_sequence
-            agent.wait_for(lambda told: told.last_sequence > before)  # noqa: B023
+            agent.start_until(lambda told: told.last_sequence > before)  # noqa: B023
+            if kill % max(1, KILLS // LIVES_FOR_PREDICTIONS) == 0:
+                agent.wait_for_commands("assessHealth", 1)
             time.sleep(chance.random())
-            if kill % 3 == 1:
+            if kill % 8 == 1:
                 server.kill()
             agent.kill()
-            if kill % 3 == 2:
+            agent.read_witness()
+            before = agent.last_sequence_left()
+            if kill % 4 == 3:
+                leave_half_a_write(agent)
+            if kill % 8 == 2:
                 server.start()
         if not server.is_running:
             server.start()
         agent.start()
-        drain(agent, plc)
-        found = accounts(server, plc)
-    found.check()
+        agent.drain(plc.pause)
+        found = accounts(server, plc.told)
+    found.check(agent.witness)
     assert sum(found.recorded.values()) > 10 * KILLS
-    assert {"agent.down"} <= {loss.reason for loss in found.losses}
+    assert set(found.reasons) == {"agent.down"}
+    assert len(found.predictions) >= LIVES_FOR_PREDICTIONS
 
 
-def test_server_that_is_away_and_comes_back_again_and_again(folder: Path) -> None:
+def leave_half_a_write(agent: CountingAgent) -> None:
+    """Leave behind the last write of the outbox's journal what a power failure leaves of one.
+
+    References
+    ----------
+    SQLite, Database File Format, 4.1 "WAL File Format": frames whose salt is the header's count.
+    """
+    journal = agent.state_dir / f"{FILE_NAME}-wal"
+    content = journal.read_bytes()
+    page_bytes, salt = int.from_bytes(content[8:12]), content[16:24]
+    frame_bytes = 24 + page_bytes
+    end = 32
+    while content[end + 8 : end + 16] == salt:
+        end += frame_bytes
+    assert end > 32, "it was killed while its journal held something"
+    with journal.open("r+b") as file:
+        file.seek(end)
+        file.write(content[32 : 32 + frame_bytes // 3])
+
+
+def test_server_that_is_away_and_a_link_that_flaps(
+    folder: Path, pytestconfig: pytest.Config
+) -> None:
+    chance = random.Random(pytestconfig.getoption("fault_seed"))
     with (
         CountingPlc() as plc,
         Server(folder) as server,
-        CountingAgent(folder / "agent", server.url, plc.url) as agent,
+        FlappingLink(server.url, chance) as link,
+        CountingAgent(folder / "agent", link.url, opcua_site(plc.url)) as agent,
     ):
         server.start()
-        server.register(ASSET)
-        agent.start()
-        agent.wait_for(lambda told: told.acknowledged_sequence > 0)
+        prepare(server)
+        agent.start_until(lambda told: told.acknowledged_sequence > 0)
+        agent.wait_for_commands("assessHealth", 1)
         memory_mib = agent.memory_mib
         for _ in range(2):
             server.kill()
+            agent.wait_for_commands("assessHealth", 1)
             waiting = agent.wait_for(lambda told: told.pending_frames > 10).pending_frames
             server.start()
             agent.wait_for(lambda told: told.pending_frames < waiting)  # noqa: B023
-        for _ in range(20):  # the link flaps
+        link.flap(flaps=True)
+        deadline = time.monotonic() + PATIENCE_S
+        while min(link.cuts_in_requests, link.cuts_in_answers) < 3:
+            assert time.monotonic() < deadline, agent.log
+            time.sleep(0.1)
+        link.flap(flaps=False)
+        for _ in range(10):  # nothing is refused, but answers come late
             os.kill(server.pid, signal.SIGSTOP)
             time.sleep(0.1)
             os.kill(server.pid, signal.SIGCONT)
             time.sleep(0.1)
-        assert agent.memory_mib < memory_mib + 40, "an outage is held on disk, not in memory"
-        drain(agent, plc)
-        found = accounts(server, plc)
+        assert agent.memory_mib < memory_mib + MEMORY_MIB_MORE, "an outage is held on disk"
+        agent.drain(plc.pause)
+        found = accounts(server, plc.told)
         log = agent.log
-    found.check()
+    found.check(agent.witness)
     assert not found.losses, "an outage of the server costs nothing"
-    assert log.count("takes no frames") <= 6, "once a failure"
+    assert log.count("takes no frames") <= 3 + link.cuts_in_requests + link.cuts_in_answers
 
 
 def test_disk_that_is_full_for_a_while(folder: Path) -> None:
     with (
         CountingPlc() as plc,
         Server(folder) as server,
-        CountingAgent(folder / "agent", server.url, plc.url) as agent,
+        CountingAgent(folder / "agent", server.url, opcua_site(plc.url)) as agent,
     ):
         server.start()
-        server.register(ASSET)
-        agent.start()
-        agent.wait_for(lambda told: told.acknowledged_sequence > 0)
-        server.kill()
-        agent.wait_for(lambda told: told.pending_frames > 3)
-        # Files of this process can grow no further, as on a disk that is full.
-        _, most = resource.prlimit(agent.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (4096, most))
-        time.sleep(5.0)
+        prepare(server)
+        with disk_of_its_own(agent) as has_disk:
+            agent.start_until(lambda told: told.acknowledged_sequence > 0)
+            agent.wait_for_commands("assessHealth", 1)
+            server.kill()
+            agent.wait_for(lambda told: told.pending_frames > 3)
+            with no_room(agent, has_disk=has_disk):
+                wait_until_said(agent, "outbox.disk_full")
+                time.sleep(3.0)
+                assert agent.is_running, agent.log
+            server.start()
+            agent.wait_for_commands("assessHealth", 1)
+            agent.drain(plc.pause)
+        found = accounts(server, plc.told)
+    found.check(agent.witness)
+
+
+@contextmanager
+def disk_of_its_own(agent: CountingAgent) -> Iterator[bool]:
+    """Put the agent's state onto a small file system, where the system lets us."""
+    agent.state_dir.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(agent.state_dir)]
+    mounted = os.geteuid() == 0 and subprocess.run(mounting, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if agent.is_running:
+            agent.kill()
+        if mounted:
+            subprocess.run(["umount", str(agent.state_dir)], check=True)
+
+
+@contextmanager
+def no_room(agent: CountingAgent, *, has_disk: bool) -> Iterator[None]:
+    """Leave the agent no room: somebody else fills its disk, or its files may not grow."""
+    if has_disk:
+        other = agent.state_dir / "somebody-else"
+        with other.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(1024)):
+                pass
+        yield
+        other.unlink()
+        return
+    _, most = resource.prlimit(agent.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (4096, most))
+    yield
+    resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (most, most))
+
+
+def wait_until_said(agent: CountingAgent, words: str) -> None:
+    """Return once the agent's log holds `words`."""
+    deadline = time.monotonic() + PATIENCE_S
+    while words not in agent.log:
         assert agent.is_running, agent.log
-        resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (most, most))
-        server.start()
-        drain(agent, plc)
-        log = agent.log
-        found = accounts(server, plc)
-    assert "outbox.disk_full" in log
-    found.check()
+        assert time.monotonic() < deadline, agent.log
+        time.sleep(0.1)
 
 
 def test_outbox_of_which_half_is_gone(folder: Path) -> None:
     with (
         CountingPlc() as plc,
         Server(folder) as server,
-        CountingAgent(folder / "agent", server.url, plc.url) as agent,
+        CountingAgent(folder / "agent", server.url, opcua_site(plc.url)) as agent,
     ):
         server.start()
-        server.register(ASSET)
-        agent.start()
-        agent.wait_for(lambda told: told.acknowledged_sequence > 0)
+        prepare(server)
+        agent.start_until(lambda told: told.acknowledged_sequence > 0)
         server.kill()
+        agent.wait_for_commands("assessHealth", 1)
         agent.wait_for(lambda told: told.pending_frames > 20)
         agent.kill()
         with inspect_outbox(agent.state_dir) as outbox:
@@ -279,10 +216,11 @@ def test_outbox_of_which_half_is_gone(folder: Path) -> None:
         file = agent.state_dir / FILE_NAME
         os.truncate(file, file.stat().st_size // 2)
         server.start()
-        agent.start()
-        agent.wait_for(lambda told: told.last_sequence > 1_000)
-        drain(agent, plc)
-        found = accounts(server, plc)
-    found.check()
-    assert "outbox.damaged" in {loss.reason for loss in found.losses}
+        agent.start_until(lambda told: told.last_sequence > 1_000)
+        agent.wait_for_commands("assessHealth", 1)
+        agent.witness.inputs.clear()  # what half a file promised is among what it may have lost
+        agent.drain(plc.pause)
+        found = accounts(server, plc.told)
+    found.check(agent.witness)
+    assert "outbox.damaged" in found.reasons
     assert list(agent.state_dir.glob("damaged-*")), "it is kept"

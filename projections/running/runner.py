@@ -13,7 +13,8 @@ Rows of an older version are rebuilt beside themselves and exchanged
 A runner keeps its own pace: while events pour in it folds what has come within an interval at
 once, for a batch costs some statements whatever its length. The longer folds take, the longer the
 interval, so that a busy machine is left to those who answer requests. An event after a silence,
-or one that somebody waits for, is folded without delay.
+or one that somebody waits for, is folded without delay, and so is what has gathered once no more
+comes.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class ProjectionRunner:
         self._waiting = 0
         self._hurry = asyncio.Event()
         self._next_fold_at = 0.0
+        self._silence_s = FOLD_INTERVAL_S_MIN
         self._suspect_to = 0
         self._rate = metrics.Rate(asyncio.get_running_loop().time())
         key = lock_key(
@@ -292,15 +294,25 @@ class ProjectionRunner:
             self._recovered()
 
     async def _pause(self) -> None:
-        """Let events gather for a while, unless there are many already or somebody waits."""
-        delay_s = self._next_fold_at - asyncio.get_running_loop().time()
-        if delay_s > 0 and self.lag < BATCH_EVENTS_MAX and not self._waiting:
-            await self._rest(delay_s)
+        """Let events gather for a while, unless there are many already or somebody waits.
+
+        Where none has come for as long as the last fold took, there is nothing to gather.
+        """
+        loop = asyncio.get_running_loop()
+        while self.active and self.lag < BATCH_EVENTS_MAX and not self._waiting:
+            delay_s = self._next_fold_at - loop.time()
+            if delay_s <= 0:
+                return
+            head = self._tail.position
+            await self._rest(min(delay_s, self._silence_s))
+            if self._tail.position == head:
+                return
 
     def _set_pace(self, began: float) -> None:
         took_s = asyncio.get_running_loop().time() - began
         interval_s = max(FOLD_INTERVAL_S_MIN, min(took_s / FOLD_SHARE_MAX, FOLD_INTERVAL_S_MAX))
         self._next_fold_at = began + interval_s
+        self._silence_s = max(FOLD_INTERVAL_S_MIN, took_s)
         metrics.fold_duration.record(took_s, self.attributes)
 
     async def _fold_next(self, head: int) -> bool:

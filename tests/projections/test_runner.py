@@ -111,6 +111,31 @@ async def test_every_event_is_folded_once_in_order_and_across_batches(
     assert await checkpoint(ledger) == 12
 
 
+async def test_what_has_gathered_is_folded_once_no_more_comes(
+    ledger: Ledger, database_url: str
+) -> None:
+    await write(ledger, "first")
+    async with running(ledger, database_url, Seen()) as (runner,):
+        await until(lambda: runner.position == 1)
+        runner._next_fold_at = float("inf")
+        await write(ledger, *range(5))
+        await until(lambda: runner.position == 6)
+    assert await rows(ledger) == list(range(1, 7))
+
+
+async def test_events_gather_while_they_pour_in(ledger: Ledger, database_url: str) -> None:
+    async with running(ledger, database_url, Seen()) as (runner,):
+        await write(ledger, "first")
+        await until(lambda: runner.position == 1)
+        runner._next_fold_at = float("inf")
+        runner._silence_s = PATIENCE_S  # as after a fold that took so long
+        await write(ledger, *range(5))
+        await until(lambda: runner.lag == 5)
+        assert await rows(ledger) == [1]
+        await runner.wait_for(6, PATIENCE_S)  # somebody waits: no more gathering
+    assert await rows(ledger) == list(range(1, 7))
+
+
 async def test_a_projection_moves_past_events_it_does_not_want(
     ledger: Ledger, database_url: str
 ) -> None:

@@ -17,14 +17,16 @@ import numpy as np
 import pytest
 
 from api.app import projections
-from domain.asset import RegisterAsset, RetireAsset
+from domain.asset import DesireSetpoint, RegisterAsset, RetireAsset
 from domain.events import encode_fact
 from domain.frame_batches import BATCH_FRAMES_MAX, BATCH_MEDIA_TYPE, BatchItem, encode_batch
 from domain.frame_encoding import encode
 from domain.frames import ChannelHeader, Frame, FrameHeader, Quality, build_frame
 from domain.ledger_events import PayloadsErased
+from domain.records import CorrectRecord
 from domain.time_quality import TimeQuality
-from eventlog.reading import read_page
+from eventlog.corrections import handle_correction
+from eventlog.reading import read_page, read_stream
 from projections.telemetry.rollups import RollupProjection
 from tests.api.ingest_server import (
     BODY_BYTES_MAX,
@@ -313,6 +315,20 @@ async def test_a_retired_asset_s_frames_are_rejected(server: Served) -> None:
     results = await server.send(good(2, asset="loop-2"), good(3))
     assert told(results) == ["asset.retired", "accepted"]
     assert results[0]["message"] == "asset 'loop-2' is retired and accepts nothing"
+
+
+async def test_an_asset_is_followed_through_alerts_and_a_correction(server: Served) -> None:
+    await register(server.ledger, "loop-2")
+    assert told(await server.send(good(1, asset="loop-2"))) == ["accepted"]
+    for n in range(2):
+        await commanded(server.ledger, DesireSetpoint("loop-2", "flow", 0.001 + n * 1e-4))
+        assert told(await server.send(good(2 + n, asset="loop-2"))) == ["accepted"]
+    await commanded(server.ledger, RetireAsset("loop-2", "by mistake"))
+    assert told(await server.send(good(4, asset="loop-2"))) == ["asset.retired"]
+    (retired,) = await read_stream(server.ledger, "asset:loop-2", backwards=True, limit=1)
+    withdrawal = CorrectRecord("asset:loop-2", retired.event_id, "it still runs")
+    await handle_correction(server.ledger, withdrawal, actor="user:mara", event_id=uuid.uuid4())
+    assert told(await server.send(good(5, asset="loop-2"))) == ["accepted"]
 
 
 ERASURE = encode_fact(PayloadsErased("plant-1", (1,), "asked for", "a law"))

@@ -458,3 +458,42 @@ async def backend_of_held(inside: asyncio.Event, database_url: str) -> int:
             "and state = 'idle in transaction'"
         )
     return backend
+
+
+# --- types ----------------------------------------------------------------------------------
+
+
+async def test_postgresqls_own_types_are_asked_for_once_a_process(database_url: str) -> None:
+    async def asked_by(query: str, *arguments: object) -> tuple[object, bool]:
+        statements: list[str] = []
+        pool = await create(database_url, on_statement=lambda told: statements.append(told.query))
+        try:
+            value = await pool.fetchval(query, *arguments)
+        finally:
+            await pool.close()
+        return value, any("typeinfo_tree" in statement for statement in statements)
+
+    for numbers in ([1, 2], [3]):
+        value, asked = await asked_by("select $1::int8[]", numbers)
+        assert value == numbers
+    assert not asked
+    # A set that nobody has asked for before, of types that somebody has.
+    await asked_by("select $1::float8[]", [0.5])
+    both = await asked_by("select array[$1::int8[] = $2, $3::float8[] = $4]", [1], [1], [0.5], [2])
+    assert both[0] == [True, False]
+    assert await asked_by("select row($1::int8[], $2::float8[])", [1], [0.5]) == (
+        ([1], [0.5]),
+        False,
+    )
+
+
+async def test_types_of_a_database_are_asked_for_in_it(database_url: str) -> None:
+    """Their numbers mean something else in the next one."""
+    async with connected(database_url) as connection:
+        await connection.execute("create type mood as enum ('calm'); create domain few as int4[]")
+    for _ in range(2):
+        async with connected(database_url) as connection:
+            asked: list[str] = []
+            connection.add_query_logger(lambda told, asked=asked: asked.append(told.query))
+            assert await connection.fetchval("select array['calm'::mood]") == ["calm"]
+            assert any("typeinfo_tree" in query for query in asked)

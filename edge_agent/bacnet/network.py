@@ -14,6 +14,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from domain.errors import HeddleError, Unavailable
@@ -170,6 +171,7 @@ class Station:
             application = NormalApplication(device, own)
         else:
             application = ForeignApplication(device, own)
+            application.foreign.__class__ = _orderly_foreign()
         return application
 
     def _register(self, foreign: ForeignRegistration) -> None:
@@ -177,6 +179,26 @@ class Station:
 
         bbmd = IPv4Address(f"{foreign.host}:{foreign.port}")
         self.application.register(bbmd, foreign.lifetime_s)
+
+
+@cache
+def _orderly_foreign() -> type[Any]:
+    """Return the library's foreign device, of which no timer goes on after another or the end.
+
+    bacpypes3 0.0.110 forgets a timer when it sets another, so one may fire after the farewell,
+    when there is no BBMD any more.
+    """
+    from bacpypes3.ipv4.service import BIPForeign
+
+    class OrderlyForeign(BIPForeign):  # type: ignore[misc]
+        def _start_registration(self) -> None:
+            if self.bbmdTimeToLive is None:
+                return
+            if self._reregistration_timeout_handle:
+                self._reregistration_timeout_handle.cancel()
+            super()._start_registration()
+
+    return OrderlyForeign
 
 
 def free_port(interface: Interface) -> int:

@@ -7,12 +7,12 @@ import hashlib
 import io
 import json
 import logging
+import sys
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -528,9 +528,10 @@ def torch_archive(*members: tuple[str, bytes]) -> bytes:
     return made.getvalue()
 
 
-def test_a_torch_model_without_torch_is_told() -> None:
-    if find_spec("torch") is not None:
-        pytest.skip("torch is installed")
+def test_a_torch_model_without_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torch"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)  # to import it fails from here on
     archive = torch_archive(("models/model.json", b"{}"))
     with pytest.raises(Unavailable) as refused:
         load_model(archive, sha256_of(archive))

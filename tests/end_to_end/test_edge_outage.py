@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import pytest
 
 from domain.asset import telemetry_stream
 from edge_agent.outbox import OutboxStatus
+from edge_agent.uplink.frames import FRESH_S
 from eventlog.database import create_pool
 from eventlog.embedded.server import EmbeddedPostgres
 from eventlog.ledger import Ledger
@@ -71,8 +73,11 @@ def test_days_that_waited_arrive_once_and_what_is_fresh_goes_first(
     with CountingPlc() as plc, Server(folder) as server:
         declared = opcua_site(plc.url)
         declared["sources"].append(simulated_source())
-        batches = {"HEDDLE_AGENT_BATCH_FRAMES_MAX": str(BATCH_FRAMES)}
-        with CountingAgent(folder / "agent", server.url, declared, **batches) as agent:
+        environment = {
+            "HEDDLE_AGENT_BATCH_FRAMES_MAX": str(BATCH_FRAMES),
+            "HEDDLE_AGENT_RETRY_DELAY_S_MAX": "1",
+        }
+        with CountingAgent(folder / "agent", server.url, declared, **environment) as agent:
             server.start()
             server.register(SIMULATED)
             prepare(server)
@@ -88,6 +93,8 @@ def test_days_that_waited_arrive_once_and_what_is_fresh_goes_first(
             waiting = agent.wait_for(has_ended, PATIENCE_LONG_S)
             assert waiting.pending_frames > FRAMES, "nobody took a frame so far"
             agent.wait_for_commands("assessHealth", 1)
+            # What was kept since the last look at the numbers, some seconds ago, counts as fresh.
+            time.sleep(FRESH_S + 2)
             fresh_from = max(plc.told)  # all of the days was kept before
             server.start()
 

@@ -399,6 +399,7 @@ async def test_secrets_overlap_and_are_told_once(server: Server, receiver: Recei
     rotated = await done(
         server, "rotateWebhookSecret", "secret", webhookId=webhook_id, overlapS=3_600
     )
+    await until_at_work(server, lambda runs: [len(r.row.webhook.secrets) for r in runs] == [2])
     await server.register("pump-1")
     (received,) = await receiver.until_taken(1)
     assert received.signed_with(first)

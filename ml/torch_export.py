@@ -28,7 +28,7 @@ def anomaly_torch(
     """Return `detector` as the bytes of an archive of ``torch.export``."""
     import torch  # only who exports for torch has it
 
-    class Assessed(torch.nn.Module):
+    class Assessed(torch.nn.Module):  # type: ignore[misc] # torch is not read
         precision: torch.Tensor
 
         def __init__(self) -> None:

@@ -437,7 +437,19 @@ async def _read(
         Table.HOLDING: client.read_holding_registers,
     }
     answer: ModbusPDU = await read[table](start, count=count, device_id=device_id)
+    _heed_cancellation()
     return answer
+
+
+def _heed_cancellation() -> None:
+    """Be cancelled where the library was, and took its answer all the same.
+
+    It waits by `asyncio.wait_for`, which until Python 3.12 forgets a cancellation that comes
+    together with the answer: whoever ends this task would wait for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _write(

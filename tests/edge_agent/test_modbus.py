@@ -353,11 +353,12 @@ async def test_device_that_never_answers_loses_the_connection_and_the_outage_is_
     ended = asyncio.Event()
 
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(300):
-            pass
-        writer.close()
-        await writer.wait_closed()
-        ended.set()
+        try:
+            while await reader.read(300):
+                pass
+        finally:
+            writer.close()
+            ended.set()
 
     server = await asyncio.start_server(swallow, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -366,7 +367,7 @@ async def test_device_that_never_answers_loses_the_connection_and_the_outage_is_
     async with server:
         with pytest.raises(ConnectionLost) as lost:
             await connection.run([(source, feed)])
-        await ended.wait()
+        await until(ended.is_set)
     assert lost.value.code == "connection.silent"
     assert feed.codes() == {"poll.no_answer": 3}
     assert {*feed.qualities(0), *feed.qualities(1)} == {Quality.MISSING}
@@ -387,11 +388,12 @@ async def test_answers_that_are_no_modbus_end_the_connection(tmp_path: Path) -> 
     garbage = itertools.cycle([b"\xff" * 260, b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00" * 7])
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(300):
-            writer.write(next(garbage))
-        writer.close()
-        await writer.wait_closed()
-        ended.set()
+        try:
+            while await reader.read(300):
+                writer.write(next(garbage))
+        finally:
+            writer.close()
+            ended.set()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     feed = RecordingFeed()
@@ -399,7 +401,7 @@ async def test_answers_that_are_no_modbus_end_the_connection(tmp_path: Path) -> 
         connection, source = made(tmp_path, server.sockets[0].getsockname()[1], timeout_s=0.2)
         with pytest.raises(ConnectionLost):
             await connection.run([(source, feed)])
-        await ended.wait()
+        await until(ended.is_set)
     assert not [value for value in feed.values(0) + feed.values(1) if not math.isnan(value)]
 
 

@@ -1,4 +1,4 @@
-"""The demo's MQTT broker: Mosquitto on this machine alone, where it is installed."""
+"""An MQTT broker for the demo: Mosquitto on this machine alone, where it is installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def find_mosquitto() -> str | None:
 
 @contextmanager
 def running_broker(
-    program: str, port: int, folder: Path, preexec: Callable[[], None]
+    program: str, port: int, folder: Path, preexec: Callable[[], None], *settings: str
 ) -> Iterator[bool]:
     """Run the broker on a port of this machine; yield whether it answers.
 
@@ -31,9 +31,11 @@ def running_broker(
     ----------
     folder : for its configuration; it keeps nothing
     preexec : called in the new process before it begins
+    settings : lines of its configuration beside the usual ones
     """
     file = folder / "mosquitto.conf"
     lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "persistence false"]
+    lines += settings
     if os.geteuid() == 0:
         # It would leave root for an account that may not read its own configuration here.
         lines.insert(0, "user root")

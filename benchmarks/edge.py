@@ -23,7 +23,8 @@ from dataclasses import replace
 
 import httpx
 
-from benchmarks.edge_mqtt import broker, mosquitto, publishing
+from api.demo_broker import find_mosquitto
+from benchmarks.edge_mqtt import broker, publishing
 from benchmarks.edge_site import Site
 from benchmarks.report import Figure, Report
 
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> Report:
 
 def _heard(url: str, site: Site, seconds: float) -> dict[str, float] | None:
     """Return what the agent takes at a broker, None where none is installed."""
-    program = mosquitto()
+    program = find_mosquitto()
     if program is None:
         return None
     with broker(program, _other_cores()) as port:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -24,40 +23,33 @@ import orjson
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+from api.demo_broker import running_broker
 from benchmarks.edge_site import PERIOD_S, RIG_RATE_HZ, WAVEFORMS, Site
 
 ROUNDS: Final = 50
 """Messages of an asset that are made beforehand; then they come round with other times."""
-START_S_MAX: Final = 20.0
 UNACKNOWLEDGED_MAX: Final = 10_000
 DIGITS: Final = 6
-
-
-def mosquitto() -> str | None:
-    """Return where the broker is installed, None where it is not."""
-    return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 @contextmanager
 def broker(program: str, cores: set[int]) -> Iterator[int]:
     """Run a broker on `cores` and yield its port."""
+    settings = (
+        "log_type none",
+        "max_queued_messages 0",
+        f"max_inflight_messages {UNACKNOWLEDGED_MAX}",
+    )
     with tempfile.TemporaryDirectory(prefix="heddle-bench-broker-") as folder:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        file = Path(folder) / "mosquitto.conf"
-        lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "log_type none"]
-        lines += ["max_queued_messages 0", f"max_inflight_messages {UNACKNOWLEDGED_MAX}"]
-        file.write_text("\n".join(["user root"] * (os.geteuid() == 0) + lines) + "\n")
-        running = subprocess.Popen(
-            [program, "-c", str(file)], preexec_fn=lambda: os.sched_setaffinity(0, cores)
-        )
-        try:
-            _wait_for(port)
+        with running_broker(
+            program, port, Path(folder), lambda: os.sched_setaffinity(0, cores), *settings
+        ) as answers:
+            if not answers:
+                raise RuntimeError(f"{program} does not answer at port {port}")
             yield port
-        finally:
-            running.terminate()
-            running.wait()
 
 
 @contextmanager
@@ -73,18 +65,6 @@ def publishing(site: Site, cores: set[int]) -> Iterator[None]:
     finally:
         running.terminate()
         running.wait()
-
-
-def _wait_for(port: int) -> None:
-    deadline_s = time.monotonic() + START_S_MAX
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.02)
 
 
 # --- the publisher ------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from edge_agent.settings import Settings
 from edge_agent.uplink.frames import Backoff
 from edge_agent.uplink.transport import RequestFailed, StreamMessage, Transport, Wanted
 from edge_agent.uplink.verification import PinnedKey, claimed_directive, verified_directive
-from edge_agent.waiting import end_all, wait_up_to
+from edge_agent.waiting import end_all, first_ended, wait_up_to
 
 IDLE_S: Final = 60.0
 DISK_RETRY_S: Final = 1.0
@@ -102,10 +102,7 @@ class DirectiveStream:
         changing = asyncio.ensure_future(self._changed.wait())
         asking = asyncio.ensure_future(self._keep_models())
         try:
-            await asyncio.wait((receiving, changing, asking), return_when=asyncio.FIRST_COMPLETED)
-            for ended in (receiving, asking):
-                if ended.done():
-                    ended.result()
+            await first_ended((receiving, changing, asking))
             self._backoff.reset()
             return self._backoff.delay_s_min
         except RequestFailed as failure:

@@ -37,6 +37,7 @@ from eventlog.transparency.signing import CheckpointPublisher
 from projections.alerts.missing_data import MissingDataPolicy, SilenceWatch
 from projections.alerts.policy import AlertPolicy
 from projections.alerts.projection import AlertProjection
+from projections.audit.projection import AuditProjection
 from projections.maintenance.policy import WorkOrderPolicy
 from projections.maintenance.projection import MaintenanceProjection
 from projections.objects import ObjectProjection
@@ -76,6 +77,7 @@ def projections() -> list[Projection]:
         ProductionProjection(),
         QualityProjection(),
         WebhookProjection(),
+        AuditProjection(),
     ]
 
 

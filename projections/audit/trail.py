@@ -1,9 +1,9 @@
 """The audit trail: who did what to which object, when, and what it was before.
 
-There is no table: the log is the trail. Its indexes, by stream, by position and by hashes of kind
-and actor, find the entries of a page without looking at many others, however long the log is.
-Frames are left out; they are the machines' own. What was corrected or signed since is told at the
-entry itself.
+The log is the trail: every entry is read from it. Where the entries of a page stand is found by
+`projections.audit.search`, however long the log is, and exactly as of its head, wherever the
+projections stand. Frames are left out; they are the machines' own. What was corrected or signed
+since is told at the entry itself.
 
 References
 ----------
@@ -29,39 +29,19 @@ from eventlog.database import Connection
 from eventlog.envelope import RECORDED_COLUMNS, RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import POSITION_MAX, position_at
+from projections.audit.search import AuditFilter, find_positions
 from projections.audit.words import words_of
+
+__all__ = ["AuditEntry", "AuditFilter", "AuditPage", "audit_trail"]
 
 ENTRIES_MAX: Final = 500
 FILTER_VALUES_MAX: Final = 50
 """Actors, objects or kinds of one question; each is looked up by itself."""
 
-NEAR: Final = 20
-"""For each entry of a page, facts that are looked through one by one before those of each kind and
-actor are looked for: a page is mostly found there."""
-
 MARKS_MAX: Final = 10_000
 """Corrections and signatures told with one page."""
 
 _COLUMNS: Final = ", ".join(RECORDED_COLUMNS)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditFilter:
-    """Which entries are wanted; what is empty or None does not restrict.
-
-    Parameters
-    ----------
-    actors : who did it, such as ``user:mara``
-    streams : to which object, such as ``work-order:WO-7``
-    types : of which kind, such as ``work_order.completed``
-    recorded_from, recorded_until : when it was recorded, both included
-    """
-
-    actors: tuple[str, ...] = ()
-    streams: tuple[str, ...] = ()
-    types: tuple[str, ...] = ()
-    recorded_from: datetime | None = None
-    recorded_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +155,7 @@ async def audit_trail(
     as_of = head if as_of is None else min(as_of, head)
     low, high = await _positions(ledger, wanted, as_of, before)
     async with ledger.pool.acquire() as connection:
-        found = await _found(connection, ledger, wanted, low, high, first + 1)
+        found = await find_positions(connection, ledger, wanted, low, high, first + 1)
         rows = await connection.fetch(
             f"select {_COLUMNS}, payload from event "
             "where ledger_id = $1 and position = any($2::bigint[]) order by position desc",
@@ -205,121 +185,6 @@ async def _positions(
         high = min(high, await position_at(ledger, wanted.recorded_until))
     return low, high
 
-
-async def _found(
-    connection: Connection, ledger: Ledger, wanted: AuditFilter, low: int, high: int, count: int
-) -> list[int]:
-    """Return the last `count` positions from `low` to `high` that are `wanted`, newest first."""
-
-    async def positions(statement: str, start: int) -> list[int]:
-        rows = await connection.fetch(
-            statement,
-            ledger.ledger_id,
-            start,
-            high,
-            count,
-            list(dict.fromkeys(wanted.actors)),
-            list(dict.fromkeys(wanted.streams)),
-            list(dict.fromkeys(wanted.types)),
-        )
-        return [row["position"] for row in rows]
-
-    if wanted.streams:
-        return await positions(_BY_STREAM, low)
-    if not (wanted.actors or wanted.types):
-        return await positions(_ONE_BY_ONE, low)
-    if not (wanted.actors and wanted.types):
-        oldest = await connection.fetchval(_NEAR, ledger.ledger_id, low, high, NEAR * count)
-        found = await positions(_ONE_BY_ONE, low if oldest is None else oldest)
-        if len(found) == count or oldest is None:
-            return found
-    return await positions(_by_hash(wanted), low)
-
-
-# Parameters: ledger, first and last position, count; actors, streams and types, each empty where
-# it does not restrict.
-_WANTED: Final = """
-    e.ledger_id = $1 and e.window_end_ns is null and e.position >= $2 and e.position <= $3
-    and (cardinality($5::text[]) = 0 or e.actor = any($5))
-    and (cardinality($6::text[]) = 0 or e.stream = any($6))
-    and (cardinality($7::text[]) = 0 or e.type = any($7))
-"""
-
-# Facts lie by position in an index of their own, so that frames between them are not looked at.
-_ONE_BY_ONE: Final = f"""
-    select e.position from event e where {_WANTED} order by e.position desc limit $4
-"""
-
-_NEAR: Final = """
-    select position from event
-    where ledger_id = $1 and window_end_ns is null and position >= $2 and position <= $3
-    order by position desc offset $4 limit 1
-"""
-
-_BY_STREAM: Final = f"""
-    select found.position from unnest($6::text[]) as of(stream) cross join lateral (
-        select e.position from event e where {_WANTED} and e.stream = of.stream
-            and e.version <= stream_version_at($1, of.stream, $3)
-        order by e.version desc limit $4
-    ) as found
-    order by found.position desc limit $4
-"""
-
-
-def _by_hash(wanted: AuditFilter) -> str:
-    """Return the statement that goes by the index of kinds and actors, `event_doing`.
-
-    It holds hashes of four bytes, for it is written with every fact; texts are compared as well.
-    Of each pair of a kind and an actor the last entry is looked for first: only pairs whose last
-    one is among the last ``$4`` can have others there, and none before the oldest of those.
-    """
-    kinds, actors = _HASHES_OF_KINDS, _HASHES_OF_ACTORS
-    if wanted.types:
-        kinds = "select distinct hashtext(type) from unnest($7::text[]) as of(type)"
-    if wanted.actors:
-        actors = "select distinct hashtext(actor) from unnest($5::text[]) as who(actor)"
-    return f"""
-        with pair as materialized (
-            select kind.hash as kind, who.hash as actor, newest.position
-            from ({kinds}) as kind(hash) cross join lateral ({actors}) as who(hash)
-            cross join lateral (
-                select e.position from event e where {_WANTED}
-                    and hashtext(e.type) = kind.hash and hashtext(e.actor) = who.hash
-                order by e.position desc limit 1
-            ) as newest
-            order by newest.position desc limit $4
-        )
-        select found.position from pair cross join lateral (
-            select e.position from event e where {_WANTED}
-                and hashtext(e.type) = pair.kind and hashtext(e.actor) = pair.actor
-                and e.position >= coalesce(
-                    (select min(position) from pair having count(*) = $4), $2)
-            order by e.position desc limit $4
-        ) as found
-        order by found.position desc limit $4
-    """
-
-
-def _hashes(column: str, condition: str) -> str:
-    """Return the hashes that facts have in `column`, in SQL, each found by one step in the index.
-
-    The log is asked, not this software: it may hold kinds that only a newer one knows.
-    """
-    of_fact = f"hashtext(e.{column})"
-    held = f"from event e where e.ledger_id = $1 and e.window_end_ns is null {condition}"
-    return f"""
-        with recursive step(hash) as (
-            (select {of_fact} {held} order by {of_fact} limit 1)
-            union all
-            select (select {of_fact} {held} and {of_fact} > step.hash order by {of_fact} limit 1)
-            from step where step.hash is not null
-        )
-        select hash from step where hash is not null
-    """
-
-
-_HASHES_OF_KINDS: Final = _hashes("type", "")
-_HASHES_OF_ACTORS: Final = _hashes("actor", "and hashtext(e.type) = kind.hash")
 
 # --- what became of them ------------------------------------------------------------------
 

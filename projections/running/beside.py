@@ -21,10 +21,22 @@ from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import EventFilter, before_unknown, read_pages
 from projections.running.active import lock_key
-from projections.running.checkpoints import Checkpoint, begin, fold_batch, live_checkpoint
+from projections.running.checkpoints import (
+    Checkpoint,
+    begin,
+    fold_batch,
+    fold_envelopes,
+    live_checkpoint,
+)
 from projections.running.pages import decoded_pages
 from projections.running.poison import PoisonEvent
-from projections.running.projection import IndexedForQueries, Policy, Projection, anew
+from projections.running.projection import (
+    IndexedForQueries,
+    OfEnvelopes,
+    Policy,
+    Projection,
+    anew,
+)
 from projections.running.side_tables import (
     CHECKPOINTS,
     SideTables,
@@ -103,10 +115,20 @@ class Beside:
             # Where few events are wanted only those are read; what was wanted last time says so.
             only_wanted = types is not None and wanted_ratio < FILTERED_RATIO
             until = min(target, after + (RANGE_EVENTS if after else RANGE_EVENTS_FIRST))
+            if isinstance(self.projection, OfEnvelopes):
+                await self._fold_envelopes(self.projection, ledger, until)
+                continue
             found = await (self._fold_wanted if only_wanted else self._fold_all)(ledger, until)
             if self.held[ledger_id].position == after:
                 raise self._log_ends(ledger, target)
             wanted_ratio = found / (until - after)
+
+    async def _fold_envelopes(self, projection: OfEnvelopes, ledger: Ledger, until: int) -> None:
+        """Fold on up to `until`, which the log holds, without reading it here."""
+        held = self.held[ledger.ledger_id]
+        async with self._transaction():
+            reached = await fold_envelopes(self.folding, projection, ledger, held, until)
+        self._reached(ledger, self._ours(reached))
 
     async def _fold_all(self, ledger: Ledger, until: int) -> int:
         """Fold on up to `until`, reading every event; return how many of them were wanted."""
@@ -196,13 +218,7 @@ class Beside:
                     raise
                 raise PoisonEvent(self.projection.name, batch[0], error) from error
         else:
-            if reached is not None:
-                return reached
-            raise Conflict(
-                "projection.rebuild_disturbed",
-                f"somebody else has changed the rows in {self.side.schema}",
-                hint="start again",
-            )
+            return self._ours(reached)
         middle = len(batch) // 2
         held = await self._fold_halving(ledger, batch[:middle], held, batch[middle - 1].position)
         return await self._fold_halving(ledger, batch[middle:], held, until)
@@ -210,14 +226,28 @@ class Beside:
     async def _fold(
         self, ledger: Ledger, batch: Sequence[RecordedEvent], held: Checkpoint, until: int
     ) -> Checkpoint | None:
+        async with self._transaction():
+            return await fold_batch(
+                self.folding, self.projection, ledger, batch, held, until, wait_for_disk=False
+            )
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
         async with self.folding.transaction():
             # Should the copies be gone, bare names would mean the live tables.
             await self.folding.execute(
                 f"lock table {self.side.name(CHECKPOINTS)} in access share mode"
             )
-            return await fold_batch(
-                self.folding, self.projection, ledger, batch, held, until, wait_for_disk=False
+            yield
+
+    def _ours(self, reached: Checkpoint | None) -> Checkpoint:
+        if reached is None:
+            raise Conflict(
+                "projection.rebuild_disturbed",
+                f"somebody else has changed the rows in {self.side.schema}",
+                hint="start again",
             )
+        return reached
 
     async def settle(self) -> None:
         """Give the copies the indexes they lack, and have the planner know them as the originals.

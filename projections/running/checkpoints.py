@@ -14,7 +14,7 @@ from typing import Final
 from eventlog.database import Connection, Pool
 from eventlog.envelope import RecordedEvent
 from eventlog.ledger import Ledger
-from projections.running.projection import Projection, wanted
+from projections.running.projection import OfEnvelopes, Projection, wanted
 
 _KEY: Final = "ledger_id = $1 and projection = $2"
 
@@ -97,6 +97,22 @@ async def fold_batch(
         if not await _move(*move, wait_for_disk=wait_for_disk):
             return None
         await projection.fold(connection, ledger, events)
+    return then
+
+
+async def fold_envelopes(
+    connection: Connection, projection: OfEnvelopes, ledger: Ledger, held: Checkpoint, up_to: int
+) -> Checkpoint | None:
+    """Fold the events beyond `held` up to `up_to`; return where the rows stand then.
+
+    As `fold_batch`, never waiting for the disk: what is lost was nobody's but the log's.
+    """
+    then = replace(held, position=up_to)
+    move = (connection, projection.name, ledger.ledger_id, held, then)
+    async with connection.transaction():
+        if not await _move(*move, wait_for_disk=False):
+            return None
+        await projection.fold_positions(connection, ledger, held.position, up_to)
     return then
 
 

@@ -52,6 +52,24 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class OfEnvelopes(Projection, Protocol):
+    """A projection of what stands in every event's envelope, whatever the event says.
+
+    It is told positions, and has PostgreSQL make its rows of the log's: no event passes through
+    this process. Nothing is decoded, so none can stop it: those of unknown types reach it, and
+    those whose payload was erased.
+    """
+
+    async def fold_positions(
+        self, connection: Connection, ledger: Ledger, after: int, up_to: int
+    ) -> None:
+        """Change the rows by the events beyond `after` up to `up_to`, which the log holds all.
+
+        What `fold` does with a page of the log that lacks none.
+        """
+
+
+@runtime_checkable
 class IndexedForQueries(Protocol):
     """A projection with indexes that only queries use, and its fold never.
 
@@ -74,6 +92,8 @@ class ComparedByContents(Protocol):
 
 def wanted(projection: Projection, events: Sequence[RecordedEvent]) -> list[RecordedEvent]:
     """Return those of `events` that `projection` folds: of its types, and not erased."""
+    if isinstance(projection, OfEnvelopes):
+        return list(events)
     if projection.types is None:
         return [event for event in events if not event.erased]
     types = frozenset(projection.types)

@@ -41,11 +41,12 @@ from projections.running.checkpoints import (
     begin,
     carry_over,
     fold_batch,
+    fold_envelopes,
     live_checkpoint,
 )
 from projections.running.pages import SharedPages
 from projections.running.poison import PoisonEvent
-from projections.running.projection import Policy, Projection, anew
+from projections.running.projection import OfEnvelopes, Policy, Projection, anew
 from projections.running.rebuild import rebuild
 
 __all__ = ["EVENTS_AT_ONCE", "Policy", "Projection", "ProjectionRunner"]
@@ -55,6 +56,9 @@ tracer = trace.get_tracer("heddle.projections")
 
 BATCH_EVENTS_MAX: Final = 1_000
 FAR_BEHIND_BATCHES: Final = 4
+ENVELOPES_MAX: Final = 20_000
+"""Positions that a projection of envelopes folds at once; they cost PostgreSQL little."""
+
 EVENTS_AT_ONCE: Final = 16
 """Frames that a fold works on before others get their turn on the event loop."""
 
@@ -317,6 +321,8 @@ class ProjectionRunner:
 
     async def _fold_next(self, head: int) -> bool:
         """Fold the next batch up to `head`; False when the checkpoint is not where we were."""
+        if isinstance(self.projection, OfEnvelopes):
+            return await self._fold_envelopes(self.projection, head)
         # One that is far behind takes more at once; nobody is kept waiting for what is new.
         far = self.lag >= FAR_BEHIND_BATCHES * BATCH_EVENTS_MAX
         limit = min(2 * BATCH_EVENTS_MAX, PAGE_EVENTS_MAX) if far else BATCH_EVENTS_MAX
@@ -329,13 +335,7 @@ class ProjectionRunner:
             head=head if far else None,
         )
         if not page:
-            raise Unavailable(
-                "projection.log_ends",
-                f"the log ends at {self.position}, before the position {head} that was announced",
-                hint="was the database restored to an earlier point?",
-                value=head,
-                limit=self.position,
-            )
+            raise self._log_ends(self.position, head)
         try:
             batch = before_unknown(page)  # the checkpoint vouches for all, wanted or not
         except UnreadableEvent as error:
@@ -348,16 +348,43 @@ class ProjectionRunner:
         except Exception as error:
             self._suspect(batch, error)
             return True
+        return self._folded(reached)
+
+    def _folded(self, reached: Checkpoint | None) -> bool:
         if reached is None:
             return False
         metrics.events_folded.add(reached.position - self.position, self.attributes)
         self._advance(reached)
         return True
 
+    async def _fold_envelopes(self, projection: OfEnvelopes, head: int) -> bool:
+        up_to = min(head, self.position + ENVELOPES_MAX)
+        ends = await self._ledger.head()
+        if ends < up_to:
+            raise self._log_ends(ends, head)
+        with self._span(up_to - self.position):
+            async with self._ledger.pool.acquire() as connection:
+                reached = await fold_envelopes(
+                    connection, projection, self._ledger, self._held, up_to
+                )
+        return self._folded(reached)
+
+    def _log_ends(self, ends: int, head: int) -> Unavailable:
+        return Unavailable(
+            "projection.log_ends",
+            f"the log ends at {ends}, before the position {head} that was announced",
+            hint="was the database restored to an earlier point?",
+            value=head,
+            limit=ends,
+        )
+
+    def _span(self, events: int) -> contextlib.AbstractContextManager[trace.Span]:
+        return tracer.start_as_current_span(
+            f"fold {self.projection.name}", attributes={"heddle.events": events}
+        )
+
     async def _fold(self, batch: Sequence[RecordedEvent]) -> Checkpoint | None:
-        with tracer.start_as_current_span(
-            f"fold {self.projection.name}", attributes={"heddle.events": len(batch)}
-        ):
+        with self._span(len(batch)):
             async with self._ledger.pool.acquire() as connection:
                 return await fold_batch(
                     connection,

@@ -21,10 +21,10 @@ from eventlog.database import Pool
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import read_event, read_page
-from projections.audit import trail as audit
 from projections.audit.trail import AuditEntry, AuditFilter, AuditPage, FieldChange, audit_trail
 from projections.audit.words import WORDS_LENGTH_MAX, words_of
 from tests.eventlog.new_events import frame_event, frame_of
+from tests.projections.audit_rows import fold_up_to, short_blocks
 from tests.projections.factory_facts import (
     MONDAY,
     completed,
@@ -97,12 +97,16 @@ async def random_log(pool: Pool, seed: int) -> tuple[Ledger, list[datetime]]:
     return ledger, times
 
 
-@pytest.mark.parametrize(("seed", "near", "size"), [(0, audit.NEAR, 7), (1, 1, 7), (2, 0, 3)])
+@pytest.mark.parametrize(
+    ("seed", "near", "size", "folded"),
+    [(0, 4, 7, 150), (1, 1, 7, 150), (2, 1, 3, 75), (3, 4, 7, 0)],
+)
 async def test_every_filter_finds_what_a_search_of_the_whole_log_finds(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch, seed: int, near: int, size: int
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, seed: int, near: int, size: int, folded: int
 ) -> None:
-    monkeypatch.setattr(audit, "NEAR", near)
+    short_blocks(monkeypatch, near)
     ledger, times = await random_log(pool, seed)
+    await fold_up_to(ledger, folded)
     facts = [event for event in await read_page(ledger, 0, limit=1000) if not event.is_frame]
     choices = itertools.product(
         ((), ("user:mara",), ("user:otto", "agent:line"), ("user:nobody",)),
@@ -149,11 +153,11 @@ async def texts_of_one_hash(pool: Pool, prefix: str) -> tuple[str, str]:
     return first, second
 
 
-@pytest.mark.parametrize("near", [audit.NEAR, 0])
+@pytest.mark.parametrize(("near", "folded"), [(4, 10), (1, 10), (1, 8), (1, 0)])
 async def test_actors_and_kinds_of_one_hash_are_told_apart(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, near: int
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, near: int, folded: int
 ) -> None:
-    monkeypatch.setattr(audit, "NEAR", near)
+    short_blocks(monkeypatch, near)
     actors = await texts_of_one_hash(ledger.pool, "user:")
     types = await texts_of_one_hash(ledger.pool, "made_up.kind_")
     done = [
@@ -174,6 +178,7 @@ async def test_actors_and_kinds_of_one_hash_are_told_apart(
             payload_sha256=hashlib.sha256(b"{}").digest(),
         )
         await ledger.append([event])
+    await fold_up_to(ledger, folded)
     for by, of in itertools.product(
         ((), (actors[0],), (actors[1],), actors), ((), (types[0],), (types[1],), types)
     ):

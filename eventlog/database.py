@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import (
-    AsyncIterable,
     AsyncIterator,
     Callable,
     Iterable,
@@ -103,17 +102,6 @@ class CopyingConnection(DriverConnection):
     async def copy_to_table(self, *args: Any, **options: Any) -> str:
         async with self._copying():
             return await super().copy_to_table(*args, **options)
-
-    async def run_with_copy(self, script: str, rows: bytes | AsyncIterable[bytes]) -> None:
-        """Run statements, one of which is a COPY from stdin that takes in `rows`.
-
-        They go in one message, and what follows `rows` is not waited for: one round trip, and one
-        transaction where none is open (PostgreSQL, "Multiple Statements in a Simple Query").
-        Answers of the other statements are passed over; where one fails, all have.
-        """
-        source = memoryview(rows) if isinstance(rows, bytes) else rows
-        async with self._copying():
-            await self._copy_in(script, source, None)  # type: ignore[attr-defined]
 
     @contextlib.asynccontextmanager
     async def _copying(self) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""A batch: the appends of one transaction, each with its outcome, numbered, hashed and encoded.
+"""A batch: the appends of one transaction, each with its outcome, numbered and hashed.
 
 Pure: what the log held before comes in, what is to be stored comes out. All work on an event is
 done when its append is taken in, while the batch before is being committed.
@@ -15,18 +15,11 @@ from typing import Final
 from domain.errors import Conflict, HeddleError
 from domain.events import format_time
 from eventlog.appending.appends import NO_STREAM, Append, Appended, IdempotencyKey, Placed
-from eventlog.appending.copy_format import (
-    Column,
-    copy_row,
-    key_columns,
-    microseconds,
-    other_columns,
-)
 from eventlog.envelope import NewEvent, leaf_entry
 from eventlog.transparency.merkle import Frontier, leaf_hash
 
 BATCH_EVENTS_MAX: Final = 4_000
-BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
+BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
 CALLERS_AT_ONCE: Final = 32
 """Callers told of their outcome before the event loop looks for other work."""
 
@@ -93,7 +86,6 @@ class Batch:
     def __init__(
         self,
         ledger: str,
-        ledger_id: int,
         head: Head,
         recorded_at: datetime,
         known: Known,
@@ -109,11 +101,7 @@ class Batch:
         self.leaves: list[bytes] = []
         self.new_keys: list[tuple[str, bytes, int, int]] = []
         self._ledger = ledger
-        self._ledger_id = ledger_id
         self._frontier = Frontier(head.position, head.frontier)
-        self._rows: list[bytes] = []
-        self._columns: tuple[Column, ...] = ()
-        self._recorded_us = microseconds(recorded_at)
         self._recorded_at_text = format_time(recorded_at)
         self.payload_bytes = 0
         self._uncommitted = uncommitted
@@ -137,7 +125,6 @@ class Batch:
             self.outcomes.append(conflict)
             return
         placed = self._place(request.events)
-        self._columns = ()
         self.payload_bytes += request.payload_bytes
         if request.idempotency is not None:
             key, content = request.idempotency.key, request.idempotency.content_sha256
@@ -151,31 +138,6 @@ class Batch:
             return self.head
         frontier = self._frontier
         return Head(frontier.size, self.recorded_at, frontier.packed(), frontier.root())
-
-    def rows(self) -> Sequence[bytes]:
-        """Return all events as rows of COPY; those encoded before are not encoded again."""
-        first = self.head.position + 1
-        for index in range(len(self._rows), len(self.events)):
-            self._rows.append(
-                copy_row(
-                    self._ledger_id,
-                    self.events[index],
-                    first + index,
-                    self.versions[index],
-                    self._recorded_us,
-                    self.leaves[index],
-                )
-            )
-        return self._rows
-
-    def columns(self) -> tuple[Column, ...]:
-        """Return all events as the columns of ``store_events``; made once where none is added."""
-        if not self._columns:
-            self._columns = (
-                *key_columns(self.events, self.versions),
-                *other_columns(self.events, self.leaves),
-            )
-        return self._columns
 
     def take_refused(self) -> list[Append]:
         """Return the appends that were refused and leave the others to `settle`."""

@@ -1,9 +1,9 @@
 """The writer of one ledger: group commit, two batches ahead.
 
 Concurrent appends of a process share a transaction, each with its own outcome. While one batch
-commits, the next stands ready behind it inside the database, and the one after that is numbered,
-hashed and encoded. Each is built on the head that the one before it will leave, and stored behind a
-fence: where the ledger does not end there, nothing is written. So what holds is this:
+commits, the next has been sent and stands ready behind it, and the one after that is numbered and
+hashed. Each is built on the head that the one before it will leave, and stored behind a fence:
+where the ledger does not end there, nothing is written. So what holds is this:
 
 - A batch is committed only if the one before it is. If one is not, because another process has
   moved the head or for any error, none behind it is; when the last of them has been answered, all
@@ -39,7 +39,7 @@ from eventlog.appending.batch import (
     Known,
 )
 from eventlog.appending.lookup import read_head, read_known, read_versions
-from eventlog.appending.storage import BatchStorage, encode
+from eventlog.appending.storage import BatchStorage
 from eventlog.database import CONNECTION_LOST, Pool
 
 logger = logging.getLogger("heddle.eventlog")
@@ -50,17 +50,13 @@ UNDER_WAY_MAX: Final = 2
 """Batches that the database has and has not answered: when it has committed one it goes on with the
 next, and does not wait until this process has heard of the first and had its turn."""
 
-OVERLAP_EVENTS_MIN: Final = 400
+OVERLAP_EVENTS_MIN: Final = 64
 """So many events, under way and waiting, are worth a second batch behind the first. Of fewer, each
 batch would be so small that what it costs whatever its size outweighs what the overlap saves."""
 
 SHARE: Final = 0.5
 """A batch takes in no more than this part of the events that are under way and waiting: callers
 who wait for their outcome come back together, and one batch of all would overlap with nothing."""
-
-SHARE_OF_MANY: Final = 0.4
-"""The same where two batches are under way: below one half, so that a batch is ready although some
-callers of the one before it are late."""
 
 SHARE_EVENTS_MIN: Final = 32
 """So many events are worth a batch of their own while another is under way."""
@@ -197,6 +193,7 @@ class Writer:
 
     async def _new_batch(self) -> Batch | None:
         """Return a batch on the head; None: what is under way decides first where that is."""
+        await self._storage.open()
         if self._head is None or len(self._versions) > STREAMS_KNOWN_MAX:
             if self._under_way:
                 return None
@@ -204,9 +201,7 @@ class Writer:
             self._versions = {}
         recorded_at = max(self._clock(), self._head.recorded_at)
         known = Known(self._versions)
-        self._batch = Batch(
-            self._ledger, self._ledger_id, self._head, recorded_at, known, self._uncommitted
-        )
+        self._batch = Batch(self._ledger, self._head, recorded_at, known, self._uncommitted)
         return self._batch
 
     async def _take_in(self, batch: Batch) -> None:
@@ -226,11 +221,9 @@ class Writer:
             left -= 1
             if len(batch.events) - yielded >= EVENTS_AT_ONCE:
                 yielded = len(batch.events)
-                encode(batch)
                 await asyncio.sleep(0)
                 if self._batch is not batch:
                     return
-        encode(batch)  # while the database is busy with those before
         self._room.set()
         if waiting:
             self._work.set()
@@ -238,9 +231,7 @@ class Writer:
     @property
     def _share(self) -> int:
         """So many events make a batch that may begin."""
-        outstanding = self._outstanding
-        part = SHARE_OF_MANY if outstanding >= OVERLAP_EVENTS_MIN else SHARE
-        return max(SHARE_EVENTS_MIN, int(outstanding * part))
+        return max(SHARE_EVENTS_MIN, int(self._outstanding * SHARE))
 
     @property
     def _under_way_max(self) -> int:
@@ -271,10 +262,9 @@ class Writer:
         batch, self._batch = self._batch, None
         assert batch is not None, "it has just been filled"
         self._head = batch.sealed()
-        previous = self._commits[-1] if self._under_way else None
         self._under_way.append(batch)
         self._uncommitted.append(batch.known)
-        task = asyncio.create_task(self._commit(batch, self._head, previous))
+        task = asyncio.create_task(self._commit(batch, self._head))
         self._commits.append(task)
         task.add_done_callback(self._ended)
 
@@ -282,11 +272,11 @@ class Writer:
         self._commits.remove(task)
         self._work.set()
 
-    async def _commit(self, batch: Batch, after: Head, previous: asyncio.Task[bool] | None) -> bool:
+    async def _commit(self, batch: Batch, after: Head) -> bool:
         """Store `batch` and tell the callers; return whether it is stored."""
         is_stored = False
         try:
-            is_stored = await self._is_stored(batch, after, previous)
+            is_stored = await self._is_stored(batch, after)
         finally:
             self._under_way.remove(batch)
             self._uncommitted.remove(batch.known)
@@ -318,20 +308,10 @@ class Writer:
             and 2 * len(self._batch.events) >= len(batch.events)
         )
 
-    async def _is_stored(
-        self, batch: Batch, after: Head, previous: asyncio.Task[bool] | None
-    ) -> bool:
+    async def _is_stored(self, batch: Batch, after: Head) -> bool:
         """Store `batch`; return False when its appends have to be judged under the lock."""
         try:
-            if not batch.events or await self._store_fenced(batch, after):
-                return True
-            if previous is None:
-                return False
-            # It may have overtaken the batch before on the way through the server.
-            await asyncio.wait((previous,))
-            if previous.cancelled() or previous.exception() or not previous.result():
-                return False
-            return await self._store_fenced(batch, after)
+            return not batch.events or await self._store_fenced(batch, after)
         except (asyncpg.PostgresError, *CONNECTION_LOST) as error:
             # A key that is recorded already, or a fault: under the lock each append gets its
             # due. If it was committed after all, its events will recognise themselves.
@@ -365,7 +345,7 @@ class Writer:
         self._waiting_events -= len(request.events)
 
     async def _store_fenced(self, batch: Batch, after: Head) -> bool:
-        return await self._storage.store_fenced(batch, after)
+        return await self._storage.store(batch, after)
 
     # --- under the lock -------------------------------------------------------------------
 
@@ -433,14 +413,13 @@ class Writer:
             head = await read_head(connection, self._ledger_id)
             known = await read_known(connection, self._ledger_id, requests)
             recorded_at = max(self._clock(), head.recorded_at)
-            batch = Batch(self._ledger, self._ledger_id, head, recorded_at, known)
+            batch = Batch(self._ledger, head, recorded_at, known)
             for request in requests:
                 batch.add(request)
             after = batch.sealed()
             if batch.events:
-                is_stored = await storage.store(connection, batch, after)
+                is_stored = await storage.store(batch, after)
                 assert is_stored, "the head is locked"
-        storage.note_committed(batch, after)
         return batch
 
     def _stopped(self) -> Unavailable:

@@ -18,11 +18,12 @@ import asyncpg
 from domain.events import event_types
 from domain.records import CORRECTED, RecordCorrected
 from domain.thread import NodeState, node_kind
-from eventlog.appending.copy_format import copy_stream, microseconds
+from eventlog.appending.wire import microseconds
 from eventlog.database import Connection
 from eventlog.envelope import EVENTS_DECLARED_IN, POSTGRES_EPOCH, RecordedEvent
 from eventlog.ledger import Ledger
 from eventlog.reading import PayloadOf
+from projections.thread.copy_format import copy_stream
 from projections.thread.fold import (
     OPEN,
     EndFact,

@@ -126,11 +126,6 @@ async def test_a_connection_lost_in_the_middle_of_a_query_is_lost(
     assert await rows_in(lone_pool) == 0
 
 
-async def run_script(connection: Any, rows: bytes) -> None:
-    """Copy `rows` between two other statements, in one message."""
-    await connection.run_with_copy("select 1; copy t from stdin; select 2", rows)
-
-
 USES: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "execute": lambda c: c.execute("select 1"),
     "fetch": lambda c: c.fetch("select $1::int", 1),
@@ -138,7 +133,6 @@ USES: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "executemany": lambda c: c.executemany("insert into t values ($1, $2)", FEW_ROWS),
     "copy_records": lambda c: c.copy_records_to_table("t", records=FEW_ROWS),
     "copy": lambda c: c.copy_to_table("t", source=BytesIO(b"1\tx\n")),
-    "script": lambda c: run_script(c, b"1\tx\n"),
     "nothing": lambda _: asyncio.sleep(0),
 }
 
@@ -228,42 +222,6 @@ async def test_a_copy_may_be_cancelled_and_its_connection_used_again(lone_pool: 
             async with asyncio.timeout(0.1):
                 await connection.copy_records_to_table("t", records=endless())
         assert await connection.fetchval("select count(*) from t") == 0
-
-
-SCRIPT = "insert into t values (1, 'x'); copy t from stdin; insert into t values (2, 'y')"
-
-
-async def test_a_script_with_a_copy_is_one_transaction(database_url: str) -> None:
-    async with connected(database_url) as connection:
-        await connection.execute("create table t (a int primary key, b text)")
-        await connection.run_with_copy(SCRIPT, b"".join(b"%d\tz\n" % n for n in range(3, 50_000)))
-        assert await connection.fetchval("select count(*) from t") == 49_999
-        for failing in ("select 1 / 0; " + SCRIPT, SCRIPT + "; select 1 / 0", SCRIPT):
-            await connection.execute("delete from t where a < 3")
-            before = await connection.fetchval("select count(*) from t")
-            with pytest.raises((asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError)):
-                await connection.run_with_copy(
-                    failing, b"3\tz\n" if failing is SCRIPT else b"0\tz\n"
-                )
-            assert await connection.fetchval("select count(*) from t") == before
-
-
-async def test_a_connection_whose_script_fails_before_its_copy_can_be_used_again(
-    database_url: str,
-) -> None:
-    async def blocks() -> AsyncIterator[bytes]:
-        for _ in range(50):
-            yield b"7\t" + b"x" * 200_000 + b"\n"
-            await asyncio.sleep(0.001)
-
-    async with connected(database_url) as connection:
-        await connection.execute("create table t (a int, b text)")
-        for rows in (blocks(), b"7\tx\n"):
-            with pytest.raises(asyncpg.DivisionByZeroError):
-                await connection.run_with_copy("select 1 / 0; copy t from stdin", rows)
-            assert await connection.fetchval("select count(*) from t") == 0
-        await connection.run_with_copy("copy t from stdin", blocks())
-        assert await connection.fetchval("select count(*) from t") == 50
 
 
 async def test_a_connection_that_cannot_be_had_is_lost(lone_pool: Pool, relay: Relay) -> None:

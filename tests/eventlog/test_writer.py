@@ -17,18 +17,17 @@ from hypothesis import strategies as st
 
 from domain.errors import Conflict, HeddleError, InvalidInput, Unavailable
 from eventlog.appending.appends import Append
-from eventlog.appending.batch import Batch, Head, Known
-from eventlog.appending.copy_format import EVENT_COLUMNS, copy_stream, microseconds
+from eventlog.appending.batch import Batch, Head
 from eventlog.appending.lookup import read_known
-from eventlog.appending.storage import LOCK_LEDGER, SESSION, SINGLE_STATEMENT_EVENTS_MAX
+from eventlog.appending.storage import LOCK_LEDGER, SESSION
+from eventlog.appending.wire import microseconds
 from eventlog.appending.writer import Writer
-from eventlog.database import Connection, Pool, create_pool
+from eventlog.database import Connection, Pool
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Appended, IdempotencyKey, Ledger
 from eventlog.reading import read_page
-from eventlog.transparency.merkle import EMPTY_ROOT
 from tests.eventlog.log_soundness import assert_log_is_sound
-from tests.eventlog.new_events import OCCURRED_AT, fact, frame_event, frame_of, opened
+from tests.eventlog.new_events import fact, frame_event, frame_of, opened
 
 pytestmark = pytest.mark.anyio
 _names = (f"ledger-{n}" for n in itertools.count(1))
@@ -326,6 +325,15 @@ async def _held(pool: Pool, ledger: Ledger) -> AsyncIterator[Connection]:
         yield connection
 
 
+async def _under_way(ledger: Ledger, count: int) -> None:
+    """Return once so many batches of `ledger` are with the database."""
+    async with asyncio.timeout(30):
+        while True:
+            if len(ledger._writer._under_way) >= count:
+                return
+            await asyncio.sleep(0.01)
+
+
 async def _queued(pool: Pool, count: int) -> list[int]:
     """Return the backends that wait for the ledger, in order, once there are `count`."""
     async with asyncio.timeout(30):
@@ -350,12 +358,14 @@ def _callers(ledger: Ledger, turns: int = 1) -> list[asyncio.Task[None]]:
 
 @pytest.mark.usefixtures("overlapping")
 async def test_one_batch_commits_another_stands_ready_and_a_third_is_filled(
-    ledger: Ledger, pool: Pool
+    ledger: Ledger, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("eventlog.appending.writer.SHARE", 0.4)  # of the callers some are left
     await ledger.append([fact(0)])
     async with _held(pool, ledger):
         callers = _callers(ledger, turns=5)
-        assert len(await _queued(pool, 2)) == 2
+        assert len(await _queued(pool, 1)) == 1
+        await _under_way(ledger, 2)
         writer = ledger._writer
         await asyncio.sleep(0.05)
         assert writer._batch is not None
@@ -375,7 +385,7 @@ async def test_one_large_append_is_stored_while_the_next_one_is_made(
     for module in ("batch", "writer"):
         monkeypatch.setattr(f"eventlog.appending.{module}.LARGE_APPEND_BYTES", 1)
     storage = ledger._writer._storage
-    store = storage.store_fenced
+    store = storage.store
     order: list[tuple[str, str]] = []
 
     async def noted(batch: Batch, after: Head) -> bool:
@@ -389,7 +399,7 @@ async def test_one_large_append_is_stored_while_the_next_one_is_made(
             order.append(("made", f"asset:loop-{number}"))
             await ledger.append([fact(f"{number}/{turn}", f"asset:loop-{number}")])
 
-    monkeypatch.setattr(storage, "store_fenced", noted)
+    monkeypatch.setattr(storage, "store", noted)
     await asyncio.gather(caller(1), caller(2))
     # Both begin at once, and the last ones have nobody beside them; between, they take turns.
     both, *turns = order[2:]
@@ -409,53 +419,27 @@ async def test_batches_on_a_head_that_was_moved_are_all_built_again(
         moving = asyncio.create_task(other.append([fact("from elsewhere", "asset:loop-5")]))
         await _queued(pool, 1)
         callers = _callers(ledger)
-        assert len(await _queued(pool, 3)) == 3
+        assert len(await _queued(pool, 2)) == 2
+        await _under_way(ledger, 2)
     assert (await moving).position == 2
     await asyncio.gather(*callers)
     await assert_log_is_sound(ledger, 130)
 
 
-@pytest.mark.parametrize("cut", [(0,), (1,), (0, 1)])
 @pytest.mark.usefixtures("overlapping")
-async def test_batches_are_recorded_once_whichever_of_their_connections_ends(
-    ledger: Ledger, pool: Pool, cut: tuple[int, ...]
+async def test_batches_under_way_are_recorded_once_though_their_connection_ends(
+    ledger: Ledger, pool: Pool
 ) -> None:
     await ledger.append([fact(0)])
     async with _held(pool, ledger):
         callers = _callers(ledger, turns=3)
-        backends = await _queued(pool, 2)
-        for number in cut:
-            await pool.execute("select pg_terminate_backend($1, 10000)", backends[number])
+        (backend,) = await _queued(pool, 1)
+        await _under_way(ledger, 2)
+        await pool.execute("select pg_terminate_backend($1, 10000)", backend)
         await asyncio.sleep(0.05)
     async with asyncio.timeout(30):
         await asyncio.gather(*callers)
     await assert_log_is_sound(ledger, 1 + 3 * 128)
-
-
-@pytest.mark.usefixtures("overlapping")
-async def test_a_batch_that_overtook_the_one_before_is_sent_again(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await ledger.append([fact(0)])
-    store, sent = Writer._store_fenced, []
-    overtaken = asyncio.Event()
-
-    async def delayed(self: Writer, batch: Batch, after: Head) -> bool:
-        sent.append(batch)
-        if batch is sent[0]:
-            await overtaken.wait()
-        try:
-            return await store(self, batch, after)
-        finally:
-            overtaken.set()
-
-    monkeypatch.setattr(Writer, "_store_fenced", delayed)
-    async with asyncio.timeout(30):
-        await asyncio.gather(*_callers(ledger))
-    assert sent.count(sent[0]) == 1
-    assert sent.count(sent[1]) == 2
-    assert ledger._writer._careful_batches == 0
-    await assert_log_is_sound(ledger, 129)
 
 
 @pytest.mark.usefixtures("overlapping")
@@ -468,7 +452,7 @@ async def test_a_repetition_of_what_is_not_committed_yet_is_told_after_it_is(
         first = asyncio.create_task(ledger.append([fact(1)]))
         await _queued(pool, 1)
         keyed = asyncio.create_task(ledger.append([fact(n) for n in range(2, 12)], idempotency=key))
-        await _queued(pool, 2)
+        await _under_way(ledger, 2)
         again = [
             asyncio.create_task(ledger.append([fact(1)])),
             asyncio.create_task(ledger.append([fact("unheard of")], idempotency=key)),
@@ -489,7 +473,7 @@ async def test_a_closing_writer_finishes_what_is_under_way(
         await closing.append([fact(0)])
         async with _held(pool, ledger):
             callers = _callers(closing)
-            await _queued(pool, 2)
+            await _under_way(closing, 2)
             end = asyncio.create_task(closing.close())
             await asyncio.sleep(0.05)
             assert not end.done()
@@ -553,8 +537,8 @@ async def test_what_is_known_of_an_append_is_looked_up_by_its_keys_alone(
 # --- as the database takes it -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("others", [0, SINGLE_STATEMENT_EVENTS_MAX])
-async def test_every_time_is_stored_to_the_microsecond(ledger: Ledger, others: int) -> None:
+@pytest.mark.parametrize("together", [False, True])
+async def test_every_time_is_stored_to_the_microsecond(ledger: Ledger, together: bool) -> None:
     moments = [
         datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=UTC),
         datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
@@ -564,23 +548,22 @@ async def test_every_time_is_stored_to_the_microsecond(ledger: Ledger, others: i
         datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
     ]
     events = [fact(n, occurred_at=moment) for n, moment in enumerate(moments)]
-    await ledger.append([*events, *(fact(f"other-{n}") for n in range(others))])
+    for append in [events] if together else [[event] for event in events]:
+        await ledger.append(append)
     stored = await read_page(ledger, 0, limit=len(moments))
     assert [event.occurred_at for event in stored] == moments
     assert [event.occurred_us for event in stored] == [microseconds(moment) for moment in moments]
 
 
-@pytest.mark.parametrize("way", ["one by one", "one statement", "copy"])
+@pytest.mark.parametrize("together", [False, True])
 async def test_rows_hold_what_the_event_says_whichever_way_they_are_stored(
-    ledger: Ledger, pool: Pool, way: str
+    ledger: Ledger, pool: Pool, together: bool
 ) -> None:
     events = _diverse_events()
-    if way == "one by one":
-        placed = [(await ledger.append([event])).placed[0] for event in events]
+    if together:
+        placed = [*(await ledger.append(events)).placed]
     else:
-        others = SINGLE_STATEMENT_EVENTS_MAX if way == "copy" else 0
-        appended = await ledger.append([*events, *(fact(f"other-{n}") for n in range(others))])
-        placed = list(appended.placed[: len(events)])
+        placed = [(await ledger.append([event])).placed[0] for event in events]
     rows = await pool.fetch(
         "select * from event where position <= $1 order by position", len(events)
     )
@@ -600,27 +583,6 @@ def _diverse_events() -> list[NewEvent]:
              traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01", source="user:ü", sequence=9),
         frame_event(frame_of(4)),
     ]  # fmt: skip
-
-
-async def test_rows_in_copy_format_hold_what_the_event_says(database_url: str) -> None:
-    events = _diverse_events()
-    batch = Batch("plant-1", 3, Head(0, OCCURRED_AT, b"", EMPTY_ROOT), OCCURRED_AT, Known())
-    placed = batch._place(events)
-    connections = await create_pool(database_url)
-    async with connections.acquire() as connection:
-        await connection.copy_to_table(
-            "event",
-            source=copy_stream(batch.rows()),
-            columns=EVENT_COLUMNS,
-            format="binary",
-        )
-        rows = await connection.fetch("select * from event order by position")
-    await connections.close()
-    for event, place, row in zip(events, placed, rows, strict=True):
-        assert_row(row, event)
-        assert (row["position"], row["version"]) == (place.position, place.version)
-        assert row["recorded_at"] == OCCURRED_AT
-        assert row["ledger_id"] == 3
 
 
 def assert_row(row: asyncpg.Record, event: NewEvent) -> None:

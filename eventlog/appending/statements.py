@@ -1,0 +1,156 @@
+"""The statements that store a batch, and a batch as their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from eventlog.appending import wire
+from eventlog.appending.batch import Batch, Head
+from eventlog.appending.pipeline import Statement
+from eventlog.appending.wire import Type, Value
+
+
+def _calling(function: str, types: Sequence[Type]) -> Statement:
+    arguments = ", ".join(f"${number}" for number in range(1, len(types) + 1))
+    return Statement(function, f"select {function}({arguments})", tuple(types))
+
+
+RECORD_EVENTS: Final = _calling(
+    "record_events",
+    (
+        *(Type.SMALLINT, Type.TEXT, Type.BIGINT, Type.BYTEA, Type.TIMESTAMPTZ),
+        *(Type.BYTEA, Type.BYTEA),
+        *(Type.UUIDS, Type.TEXTS, Type.BIGINTS, Type.TEXTS, Type.BIGINTS, Type.BIGINTS),
+        *(Type.TEXTS, Type.BIGINTS, Type.TIMESTAMPTZS, Type.BYTEAS, Type.BYTEAS, Type.BYTEAS),
+        *(Type.UUIDS, Type.UUIDS, Type.TEXTS, Type.BIGINTS, Type.BIGINTS, Type.INTEGERS),
+        *(Type.BYTEAS, Type.TEXTS, Type.SMALLINTS, Type.TEXTS),
+        *(Type.TEXTS, Type.BYTEAS, Type.BIGINTS, Type.BIGINTS),
+    ),
+)
+"""All of a batch."""
+
+STORE_ONE: Final = _calling(
+    "store_one",
+    (
+        *(Type.SMALLINT, Type.BIGINT, Type.BYTEA, Type.TIMESTAMPTZ, Type.BYTEA, Type.BYTEA),
+        *(Type.UUID, Type.TEXT, Type.BIGINT, Type.TEXT, Type.SMALLINT, Type.BIGINT, Type.TEXT),
+        *(Type.BYTEA, Type.BYTEA, Type.BYTEA, Type.UUID, Type.UUID, Type.TEXT, Type.TEXT),
+        *(Type.BIGINT, Type.BIGINT, Type.BIGINT, Type.INTEGER, Type.BYTEA),
+    ),
+)
+"""A batch of one event, without a key: what it costs whatever a batch's size is half."""
+
+
+def storing(
+    ledger_id: int, ledger: str, batch: Batch, after: Head
+) -> tuple[Statement, Sequence[Value]]:
+    """Return the statement that stores `batch`, after which the ledger ends at `after`.
+
+    It answers true, or false where the ledger does not end where the batch begins.
+    """
+    if len(batch.events) == 1 and not batch.new_keys:
+        return STORE_ONE, _one_event(ledger_id, batch, after)
+    parameters = (
+        *(wire.smallint(ledger_id), ledger.encode(), *_ends(batch.head, after)),
+        *_keys(batch),
+        *_contents(batch),
+        *_idempotency(batch),
+    )
+    return RECORD_EVENTS, parameters
+
+
+def _ends(before: Head, after: Head) -> tuple[Value, ...]:
+    return (
+        *(wire.bigint(before.position), before.root),
+        wire.bigint(wire.microseconds(after.recorded_at)),
+        *(after.frontier, after.root),
+    )
+
+
+def _keys(batch: Batch) -> tuple[Value, ...]:
+    events, versions = batch.events, batch.versions
+    streams = [event.stream for event in events]
+    last = dict(zip(streams, versions, strict=True))
+    ends: tuple[Value, Value, Value] = (None, None, None)
+    if len(last) < len(streams):
+        first = dict(zip(reversed(streams), reversed(versions), strict=True))
+        ends = (
+            *(wire.texts([*last]), wire.bigints([first[stream] for stream in last])),
+            wire.bigints([*last.values()]),
+        )
+    return (
+        wire.alike(Type.UUID, 16, [event.event_id.bytes for event in events]),
+        wire.texts(streams),
+        wire.bigints(versions),
+        *ends,
+        wire.texts([event.source for event in events]),
+        wire.bigints([event.sequence for event in events]),
+    )
+
+
+def _contents(batch: Batch) -> tuple[Value, ...]:
+    events = batch.events
+    windows = [event.window for event in events]
+    of_frames: tuple[Value, ...] = (None, None, None, None)
+    if windows.count(None) < len(windows):
+        of_frames = (
+            wire.bigints([None if w is None else w.start_ns for w in windows]),
+            wire.bigints([None if w is None else w.end_ns for w in windows]),
+            wire.integers([None if w is None else w.reading_count for w in windows]),
+            wire.byteas([None if w is None else w.statistics for w in windows]),
+        )
+    return (
+        wire.timestamps([event.occurred_at for event in events]),
+        wire.byteas([event.payload for event in events]),
+        wire.alike(Type.BYTEA, 32, [event.payload_sha256 for event in events]),
+        wire.alike(Type.BYTEA, 32, batch.leaves),
+        wire.uuids([event.correlation_id for event in events]),
+        wire.uuids([event.causation_id for event in events]),
+        wire.texts([event.traceparent for event in events]),
+        *of_frames,
+        wire.texts(_one_for_all([event.type for event in events])),
+        wire.smallints(_one_for_all([event.schema_version for event in events])),
+        wire.texts(_one_for_all([event.actor for event in events])),
+    )
+
+
+def _idempotency(batch: Batch) -> tuple[Value, ...]:
+    if not batch.new_keys:
+        return None, None, None, None
+    keys, contents, firsts, lasts = zip(*batch.new_keys, strict=True)
+    return wire.texts(keys), wire.byteas(contents), wire.bigints(firsts), wire.bigints(lasts)
+
+
+def _one_event(ledger_id: int, batch: Batch, after: Head) -> tuple[Value, ...]:
+    event, window = batch.events[0], batch.events[0].window
+    of_frame: tuple[Value, ...] = (None, None, None, None)
+    if window is not None:
+        of_frame = (
+            *(wire.bigint(window.start_ns), wire.bigint(window.end_ns)),
+            *(wire.integer(window.reading_count), window.statistics),
+        )
+    return (
+        *(wire.smallint(ledger_id), *_ends(batch.head, after)),
+        *(event.event_id.bytes, event.stream.encode(), wire.bigint(batch.versions[0])),
+        *(event.type.encode(), wire.smallint(event.schema_version)),
+        *(wire.bigint(wire.microseconds(event.occurred_at)), event.actor.encode()),
+        *(event.payload, event.payload_sha256, batch.leaves[0]),
+        *(_uuid(event.correlation_id), _uuid(event.causation_id)),
+        *(_text(event.traceparent), _text(event.source)),
+        None if event.sequence is None else wire.bigint(event.sequence),
+        *of_frame,
+    )
+
+
+def _uuid(value: UUID | None) -> Value:
+    return None if value is None else value.bytes
+
+
+def _text(value: str | None) -> Value:
+    return None if value is None else value.encode()
+
+
+def _one_for_all(values: list[Any]) -> list[Any]:
+    return values[:1] if values.count(values[0]) == len(values) else values

@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
+from eventlog.appending.wire import Value
 from eventlog.database import COMMAND_TIMEOUT_S, ConnectionLost, DriverConnection
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -46,14 +47,10 @@ class Statement(NamedTuple):
     types: tuple[int, ...]
 
 
-Answer = bytes | None
-"""The first value of the first row as PostgreSQL sends it; None where there is none."""
-
-
 @dataclass(slots=True, eq=False)
 class _Asked:
-    outcome: asyncio.Future[Answer]
-    value: Answer = None
+    outcome: asyncio.Future[Value]
+    value: Value = None
     error: BaseException | None = None
 
 
@@ -94,14 +91,14 @@ class Pipeline(asyncio.Protocol):
         """Whether the connection has ended."""
         return self._lost is not None
 
-    def call(self, statement: Statement, parameters: Sequence[Answer]) -> asyncio.Future[Answer]:
+    def call(self, statement: Statement, parameters: Sequence[Value]) -> asyncio.Future[Value]:
         """Send `statement` with `parameters` in their binary form; return its answer to be.
 
         The future raises what PostgreSQL says is wrong, or `ConnectionLost`.
         """
-        return self._ask(_bind(statement, parameters) + _EXECUTE + _SYNC)
+        return self._ask(_calling(statement, parameters))
 
-    def run(self, script: str) -> asyncio.Future[Answer]:
+    def run(self, script: str) -> asyncio.Future[Value]:
         """Send a script without parameters, whose statements are one transaction."""
         body = script.encode() + b"\0"
         return self._ask(b"Q" + _INT4(4 + len(body)) + body)
@@ -155,8 +152,8 @@ class Pipeline(asyncio.Protocol):
 
     # --- ours -------------------------------------------------------------------------------
 
-    def _ask(self, message: bytes) -> asyncio.Future[Answer]:
-        outcome: asyncio.Future[Answer] = self._loop.create_future()
+    def _ask(self, message: bytes) -> asyncio.Future[Value]:
+        outcome: asyncio.Future[Value] = self._loop.create_future()
         if self._lost is not None:
             outcome.set_exception(self._lost)
             return outcome
@@ -199,17 +196,17 @@ def _parse(statement: Statement) -> bytes:
     return b"P" + _INT4(4 + sum(map(len, body))) + b"".join(body)
 
 
-def _bind(statement: Statement, parameters: Sequence[Answer]) -> bytes:
+def _calling(statement: Statement, parameters: Sequence[Value]) -> bytes:
     if len(parameters) != len(statement.types):
         raise ValueError(f"{statement.name} takes {len(statement.types)} parameters")
     body = [b"\0", statement.name.encode(), b"\0", _ALL_BINARY, _INT2(len(parameters))]
     for value in parameters:
         body += (_NULL,) if value is None else (_INT4(len(value)), value)
     body.append(_ALL_BINARY)
-    return b"".join((b"B", _INT4(4 + sum(map(len, body))), *body))
+    return b"".join((b"B", _INT4(4 + sum(map(len, body))), *body, _EXECUTE, _SYNC))
 
 
-def _first_value(row: bytes) -> Answer:
+def _first_value(row: bytes) -> Value:
     length = int.from_bytes(row[2:6], "big", signed=True)
     return None if length < 0 else row[6 : 6 + length]
 

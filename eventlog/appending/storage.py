@@ -13,6 +13,7 @@ from typing import Final
 from eventlog.appending.batch import Batch, Head
 from eventlog.appending.pipeline import Pipeline
 from eventlog.appending.statements import RECORD_EVENTS, STORE_ONE, storing
+from eventlog.appending.wire import Value
 from eventlog.database import ConnectionLost, CopyingConnection, Pool, telling_loss
 
 PARTITION_MARGIN: Final = 500_000
@@ -44,6 +45,7 @@ class BatchStorage:
         self._partitioned_to = 0
         self._pipeline: Pipeline | None = None
         self._reading: CopyingConnection | None = None
+        self._is_locked = False
 
     def terminate(self) -> None:
         """Drop the connections, which nobody uses any more."""
@@ -52,6 +54,7 @@ class BatchStorage:
         if self._reading is not None:
             self._reading.terminate()
         self._pipeline = self._reading = None
+        self._is_locked = False
         self._partitioned_to = 0  # what was made may have been rolled back
 
     async def open(self) -> None:
@@ -65,7 +68,7 @@ class BatchStorage:
 
     @contextlib.asynccontextmanager
     async def locked(self) -> AsyncIterator[CopyingConnection]:
-        """Yield a connection to look up while the ledger is locked; commit what `store` stored.
+        """Yield a connection to look up while the ledger is locked, until `store` commits.
 
         In what state an error has left the connections is not worth knowing; new ones are made.
         """
@@ -81,9 +84,12 @@ class BatchStorage:
                 f"begin; {LOCK_LEDGER.replace('$1', str(self._ledger_id))}; "
                 f"select from ledger where ledger_id = {self._ledger_id} for update"
             )
+            self._is_locked = True
             with telling_loss(self._reading):
                 yield self._reading
-            await pipeline.run("commit")
+            if self._is_locked:
+                self._is_locked = False
+                await pipeline.run("rollback")
         except BaseException:
             self.terminate()
             raise
@@ -91,8 +97,8 @@ class BatchStorage:
     async def store(self, batch: Batch, after: Head) -> bool:
         """Store `batch` if the ledger still ends where it begins; return whether it did.
 
-        It is sent at once, behind those that were sent before it, and is one transaction; within
-        `locked` it is part of that one.
+        It is sent at once, behind those that were sent before it, and is one transaction: that of
+        `locked`, which ends with it, or its own.
 
         Raises
         ------
@@ -102,12 +108,17 @@ class BatchStorage:
         pipeline = self._pipeline
         if pipeline is None:
             raise ConnectionLost("there is no connection")
-        storing_it = storing(self._ledger_id, self._ledger, batch, after)
-        if after.position <= self._partitioned_to:
-            return await pipeline.call(*storing_it) == _TRUE
-        made_to = after.position + PARTITION_MARGIN
-        _, answer = await asyncio.gather(
-            pipeline.run(f"select ensure_event_partitions({made_to})"), pipeline.call(*storing_it)
-        )
+        beside: list[asyncio.Future[Value]] = []
+        made_to = self._partitioned_to
+        if after.position > made_to:
+            made_to = after.position + PARTITION_MARGIN
+            beside.append(pipeline.run(f"select ensure_event_partitions({made_to})"))
+        stored = pipeline.call(*storing(self._ledger_id, self._ledger, batch, after))
+        if self._is_locked:
+            self._is_locked = False
+            beside.append(pipeline.run("commit"))
+        if not beside:
+            return await stored == _TRUE
+        answer, *_ = await asyncio.gather(stored, *beside)
         self._partitioned_to = made_to
         return answer == _TRUE

@@ -50,7 +50,7 @@ UNDER_WAY_MAX: Final = 2
 """Batches that the database has and has not answered: when it has committed one it goes on with the
 next, and does not wait until this process has heard of the first and had its turn."""
 
-OVERLAP_EVENTS_MIN: Final = 64
+OVERLAP_EVENTS_MIN: Final = 8
 """So many events, under way and waiting, are worth a second batch behind the first. Of fewer, each
 batch would be so small that what it costs whatever its size outweighs what the overlap saves."""
 
@@ -58,7 +58,7 @@ SHARE: Final = 0.5
 """A batch takes in no more than this part of the events that are under way and waiting: callers
 who wait for their outcome come back together, and one batch of all would overlap with nothing."""
 
-SHARE_EVENTS_MIN: Final = 32
+SHARE_EVENTS_MIN: Final = 4
 """So many events are worth a batch of their own while another is under way."""
 
 EVENTS_AT_ONCE: Final = 32

@@ -71,7 +71,7 @@ class Station:
             # The farewell goes out in a task of the library's.
             for _ in range(5):
                 await asyncio.sleep(0)
-        self.application.close()
+        end_application(self.application)
 
     async def registered(self) -> None:
         """Return once broadcasts reach us, which without a BBMD they do at once.
@@ -179,6 +179,19 @@ class Station:
 
         bbmd = IPv4Address(f"{foreign.host}:{foreign.port}")
         self.application.register(bbmd, foreign.lifetime_s)
+
+
+def end_application(application: Any) -> None:
+    """Close the library's `application`, and give up what it has asked and was not answered.
+
+    bacpypes3 0.0.110 asks again when its time is over, and where the socket is gone it fails before
+    it has counted that: it would go on for ever.
+    """
+    application.close()
+    for transaction in (*application.asap.clientTransactions, *application.asap.serverTransactions):
+        transaction.stop_timer()
+        if transaction._timer_expired_request is not None:
+            transaction._timer_expired_request.cancel()
 
 
 @cache

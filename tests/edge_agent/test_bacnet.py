@@ -95,7 +95,7 @@ class Device:
 
     def close(self) -> None:
         """Leave the network."""
-        self.application.close()
+        network.end_application(self.application)
 
 
 @asynccontextmanager
@@ -301,9 +301,9 @@ class Bbmd:
         """Leave the network."""
         self.device.unregister()
         await asyncio.sleep(0.05)
-        self.device.close()
+        network.end_application(self.device)
         self.router.bbmd._fdt_clock_handle.cancel()
-        self.router.close()
+        network.end_application(self.router)
         await asyncio.sleep(0)
 
 
@@ -489,3 +489,31 @@ def test_what_is_wrong_with_a_declaration_is_told_all_at_once(tmp_path: Path) ->
         "mapping.object",
         "configuration.wrong_type",
     }
+
+
+async def test_what_was_asked_and_not_answered_is_not_asked_again_after_the_end() -> None:
+    from bacpypes3.pdu import Address
+
+    interface = Interface("127.0.0.1", 0, 32)
+    station = network.Station("leaving", interface, 599, 0.05, None)
+    failures: list[Any] = []
+    loop = asyncio.get_running_loop()
+    told, handler = lambda _, context: failures.append(context), loop.get_exception_handler()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.setblocking(False)
+        device = Address(f"127.0.0.1:{silent.getsockname()[1]}")
+        asking = asyncio.ensure_future(
+            station.application.read_property(device, "device,1", "objectName")
+        )
+        await asyncio.wait_for(loop.sock_recv(silent, 1_500), 10)
+        loop.set_exception_handler(told)
+        try:
+            await station.close()
+            asking.cancel()
+            await asyncio.sleep(0.3)  # the time for several more requests
+        finally:
+            loop.set_exception_handler(handler)
+        with pytest.raises(BlockingIOError):
+            silent.recv(1_500)
+    assert not failures

@@ -256,7 +256,7 @@ def _questions(
             lambda turn: trace(ledger, [chain_key(coil(turn))], direction=Direction.BACK),
             lambda turn: _bare(pinned, _BARE_GRAPH, True, chain_key(coil(turn))),
             10,
-            rounds,
+            5 * rounds,  # of a millisecond each
         ),
     }
 

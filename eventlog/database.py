@@ -170,6 +170,20 @@ class Acquisition:
             raise ConnectionLost(_reason(error)) from error
 
 
+TURNS_TO_SEND: Final = 3
+"""Turns of the event loop until a task that was just begun has its statement on the way: of the
+task, of what it waits for first, and of the connection, which sends at the end of a turn."""
+
+
+async def statements_sent() -> None:
+    """Return when tasks that were just begun have sent their first statement.
+
+    For one who is about to keep the event loop for a while: the database works meanwhile.
+    """
+    for _ in range(TURNS_TO_SEND):
+        await asyncio.sleep(0)
+
+
 @contextlib.contextmanager
 def telling_loss(connection: Connection) -> Iterator[None]:
     """Have what is raised because `connection` has ended be one of `CONNECTION_LOST`.

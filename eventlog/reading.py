@@ -28,6 +28,7 @@ from domain.events import (
 )
 from domain.frames import FRAME_BYTES_MAX
 from eventlog.archive.payloads import fill
+from eventlog.database import statements_sent
 from eventlog.envelope import RECORDED_COLUMNS, RecordedEvent
 from eventlog.ledger import Ledger
 
@@ -228,6 +229,7 @@ async def read_pages(
             after = page.scanned_to
             if more:
                 coming = fetch(after)
+                await statements_sent()
             if page:
                 yield page
             if not more:

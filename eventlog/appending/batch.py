@@ -15,6 +15,7 @@ from typing import Final
 from domain.errors import Conflict, HeddleError
 from domain.events import format_time
 from eventlog.appending.appends import NO_STREAM, Append, Appended, IdempotencyKey, Placed
+from eventlog.database import statements_sent
 from eventlog.envelope import NewEvent, leaf_entry
 from eventlog.transparency.merkle import Frontier, leaf_hash
 
@@ -26,10 +27,6 @@ CALLERS_AT_ONCE: Final = 32
 LARGE_APPEND_BYTES: Final = 16 * 1024
 """Whose payloads take so much is told alone. He makes his next append (frames to encode) before the
 loop goes on, and what stands ready should be on its way to the database by then."""
-
-TURNS_TO_BEGIN: Final = 3
-"""Turns of the event loop from an append to the statement that stores it: of the writer, of the
-commit's task, and of the connection, which sends at the end of a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +160,7 @@ class Batch:
             for request, outcome in told:
                 if request.payload_bytes >= LARGE_APPEND_BYTES:
                     at_once = 0
-                    for _ in range(TURNS_TO_BEGIN):
-                        await asyncio.sleep(0)
+                    await statements_sent()
                 elif at_once == CALLERS_AT_ONCE:
                     at_once = 0
                     await asyncio.sleep(0)

@@ -1,7 +1,8 @@
 """A batch: the appends of one transaction, each with its outcome, numbered and hashed.
 
-Pure: what the log held before comes in, what is to be stored comes out. All work on an event is
-done when its append is taken in, while the batch before is being committed.
+What the log held before comes in, what is to be stored comes out; it is laid out for the database
+in `eventlog.appending.statements`. An event is numbered and hashed when its append is taken in,
+while the batch before is being committed.
 """
 
 from __future__ import annotations

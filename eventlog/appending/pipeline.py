@@ -24,19 +24,16 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from eventlog.appending.wire import Value
+from eventlog.appending.wire import NULL, Value, integer, smallint
 from eventlog.database import COMMAND_TIMEOUT_S, ConnectionLost, DriverConnection
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 """A longer answer is none: the statements here answer a value of a few bytes, or an error."""
 
-_INT2: Final = struct.Struct(">h").pack
-_INT4: Final = struct.Struct(">i").pack
-_NULL: Final = _INT4(-1)
 _HEADER: Final = struct.Struct(">cI")
-_ALL_BINARY: Final = _INT2(1) + _INT2(1)
-_EXECUTE: Final = b"E" + _INT4(9) + b"\0" + _INT4(0)
-_SYNC: Final = b"S" + _INT4(4)
+_ALL_BINARY: Final = smallint(1) + smallint(1)
+_EXECUTE: Final = b"E" + integer(9) + b"\0" + integer(0)
+_SYNC: Final = b"S" + integer(4)
 
 
 class Statement(NamedTuple):
@@ -101,7 +98,7 @@ class Pipeline(asyncio.Protocol):
     def run(self, script: str) -> asyncio.Future[Value]:
         """Send a script without parameters, whose statements are one transaction."""
         body = script.encode() + b"\0"
-        return self._ask(b"Q" + _INT4(4 + len(body)) + body)
+        return self._ask(b"Q" + integer(4 + len(body)) + body)
 
     def terminate(self) -> None:
         """Drop the connection; what has not been answered is lost."""
@@ -188,22 +185,22 @@ class Pipeline(asyncio.Protocol):
 
 
 def _parse(statement: Statement) -> bytes:
-    types = b"".join(map(_INT4, statement.types))
+    types = b"".join(map(integer, statement.types))
     body = (
         *(statement.name.encode(), b"\0", statement.query.encode(), b"\0"),
-        *(_INT2(len(statement.types)), types),
+        *(smallint(len(statement.types)), types),
     )
-    return b"P" + _INT4(4 + sum(map(len, body))) + b"".join(body)
+    return b"P" + integer(4 + sum(map(len, body))) + b"".join(body)
 
 
 def _calling(statement: Statement, parameters: Sequence[Value]) -> bytes:
     if len(parameters) != len(statement.types):
         raise ValueError(f"{statement.name} takes {len(statement.types)} parameters")
-    body = [b"\0", statement.name.encode(), b"\0", _ALL_BINARY, _INT2(len(parameters))]
+    body = [b"\0", statement.name.encode(), b"\0", _ALL_BINARY, smallint(len(parameters))]
     for value in parameters:
-        body += (_NULL,) if value is None else (_INT4(len(value)), value)
+        body += (NULL,) if value is None else (integer(len(value)), value)
     body.append(_ALL_BINARY)
-    return b"".join((b"B", _INT4(4 + sum(map(len, body))), *body, _EXECUTE, _SYNC))
+    return b"".join((b"B", integer(4 + sum(map(len, body))), *body, _EXECUTE, _SYNC))
 
 
 def _first_value(row: bytes) -> Value:

@@ -57,34 +57,35 @@ def microseconds(moment: datetime) -> int:
     return since.days * _DAY_US + since.seconds * 1_000_000 + since.microseconds
 
 
-def field(value: bytes) -> bytes:
+def _field(value: bytes) -> bytes:
     """Return `value` after its length."""
-    return len(value).to_bytes(4, "big") + value
+    return integer(len(value)) + value
 
 
 @lru_cache(maxsize=TEXTS_REMEMBERED_MAX)
 def _text_field(text: str) -> bytes:
-    return field(text.encode())
+    return _field(text.encode())
 
 
-def _array(of: Type, size: int, elements: bytes, *, has_null: bool = False) -> bytes:
-    return _array_head(1, has_null, of, size, 1) + elements
+def _array(of: Type, values: Sequence[Any], field: Callable[[Any], bytes]) -> Value:
+    """Return an array whose elements `field` makes, each after its length; NULL where all are."""
+    nulls = values.count(None)
+    if nulls == len(values):
+        return None
+    elements = [NULL if value is None else field(value) for value in values]
+    return b"".join((_array_head(1, nulls > 0, of, len(values), 1), *elements))
 
 
 def alike(of: Type, width: int, values: Sequence[bytes]) -> bytes:
     """Return an array of values that all take `width` bytes, none of which is NULL."""
-    return _array(of, len(values), integer(width).join((b"", *values)))
+    head = _array_head(1, False, of, len(values), 1)
+    return integer(width).join((head, *values))
 
 
 def _numbers(of: Type, width: int, pack: Callable[[Any], bytes], values: Sequence[Any]) -> Value:
-    nulls = values.count(None)
-    if nulls == len(values):
-        return None
-    if not nulls:
-        return alike(of, width, [*map(pack, values)])
-    length = integer(width)
-    elements = b"".join([NULL if value is None else length + pack(value) for value in values])
-    return _array(of, len(values), elements, has_null=True)
+    if None in values:
+        return _array(of, values, lambda value: _field(pack(value)))
+    return alike(of, width, [*map(pack, values)])
 
 
 def bigints(values: Sequence[int | None]) -> Value:
@@ -114,19 +115,9 @@ def uuids(values: Sequence[UUID | None]) -> Value:
 
 def texts(values: Sequence[str | None]) -> Value:
     """Return an array of ``text``."""
-    nulls = values.count(None)
-    if nulls == len(values):
-        return None
-    elements = [NULL if value is None else _text_field(value) for value in values]
-    return _array(Type.TEXT, len(values), b"".join(elements), has_null=nulls > 0)
+    return _array(Type.TEXT, values, _text_field)
 
 
 def byteas(values: Sequence[bytes | None]) -> Value:
     """Return an array of ``bytea``."""
-    nulls = values.count(None)
-    if nulls == len(values):
-        return None
-    elements: list[bytes] = []
-    for value in values:
-        elements += (NULL,) if value is None else (integer(len(value)), value)
-    return _array(Type.BYTEA, len(values), b"".join(elements), has_null=nulls > 0)
+    return _array(Type.BYTEA, values, _field)

@@ -205,7 +205,7 @@ class Writer:
         return self._batch
 
     async def _take_in(self, batch: Batch) -> None:
-        """Number, hash and encode what waits by now, until it is worth a commit that may begin."""
+        """Number and hash what waits by now, until it is worth a commit that may begin."""
         waiting = self._waiting
         # What comes while the versions are read, or while others have their turn, comes next.
         left = len(waiting)

@@ -18,7 +18,7 @@ import orjson
 from domain.errors import NotFound
 from domain.events import FRAME_RECORDED
 from domain.ledger_events import HistoryLost
-from eventlog.database import Connection, Pool
+from eventlog.database import Connection, Pool, statements_sent
 from eventlog.transparency.key_succession import trusted_keys
 from eventlog.transparency.merkle import HASH_BYTES, TILE_HEIGHT, TileRoot, TileTree
 from eventlog.transparency.notes import Note, VerifierKey
@@ -170,7 +170,7 @@ class _Run:
         while rows := await page:
             # The next page is on its way while this one is hashed.
             page = asyncio.create_task(self._fetch(rows[-1][_POSITION]))
-            await asyncio.sleep(0)
+            await statements_sent()
             leaves = self._check_page(rows)
             await page
             await self._check_other_payloads(rows)

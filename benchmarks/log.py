@@ -11,6 +11,7 @@ import asyncio
 import gc
 import hashlib
 import os
+import statistics
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ COPY_ROWS = 200_000
 COPY_ROWS_AT_ONCE = 2_000
 EVENTS_MADE_PER_S = {(128, 1): 90_000, (16, 100): 220_000, (16, 1): 60_000, (1, 1): 8_000}
 SLOW_FLUSH_US = 2_000
+SLOW_ROUNDS = 5
 ROWS_A_STATEMENT = 250_000
 FILLERS = 2
 STATEMENT_TIMEOUT_S = 900.0
@@ -84,9 +86,8 @@ async def _measure(arguments: argparse.Namespace, database_url: str) -> Report:
         figures["16_callers_of_copy"] = Figure(few.per_s / limit, "ratio", None, 0.13)
         one = await _append(ledger, 1, 1, seconds)
         figures["1_caller_p50"] = Figure(one.p50_ms, "ms", None, 0.45, ceiling=True)
-        async with SlowDisk(database_url):
-            slow = await _append(ledger, 128, 1, seconds)
-        figures["128_callers_slow_disk_kept"] = Figure(slow.per_s / many.per_s, "ratio", None, 0.5)
+        kept = await _kept_on_slow_disk(ledger, database_url, seconds)
+        figures["128_callers_slow_disk_kept"] = Figure(kept, "ratio", None, 0.5)
         if arguments.grown:
             short = await _append_to(pool, "short", seconds)
             await _grow(pool, "grown", arguments.grown)
@@ -151,6 +152,20 @@ def _fact(stream: str) -> NewEvent:
         payload=PAYLOAD,
         payload_sha256=PAYLOAD_SHA256,
     )
+
+
+async def _kept_on_slow_disk(ledger: Ledger, database_url: str, seconds: float) -> float:
+    """Return what the rate on a slow disk is of that on this one, each measured beside the other.
+
+    A machine that others share may be twice as fast a minute later.
+    """
+    kept = []
+    for _ in range(SLOW_ROUNDS):
+        quick = await _append(ledger, 128, 1, seconds)
+        async with SlowDisk(database_url):
+            slow = await _append(ledger, 128, 1, seconds)
+        kept.append(slow.per_s / quick.per_s)
+    return statistics.median(kept)
 
 
 class SlowDisk:

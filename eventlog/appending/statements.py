@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from eventlog.appending import wire
 from eventlog.appending.batch import Batch, Head
 from eventlog.appending.pipeline import Statement
 from eventlog.appending.wire import Type, Value
+from eventlog.envelope import NewEvent
 
 
 def _calling(function: str, types: Sequence[Type]) -> Statement:
@@ -17,8 +19,8 @@ def _calling(function: str, types: Sequence[Type]) -> Statement:
     return Statement(function, f"select {function}({arguments})", tuple(types))
 
 
-RECORD_EVENTS: Final = _calling(
-    "record_events",
+APPEND_BATCH: Final = _calling(
+    "append_batch",
     (
         *(Type.SMALLINT, Type.TEXT, Type.BIGINT, Type.BYTEA, Type.TIMESTAMPTZ),
         *(Type.BYTEA, Type.BYTEA),
@@ -27,6 +29,7 @@ RECORD_EVENTS: Final = _calling(
         *(Type.UUIDS, Type.UUIDS, Type.TEXTS, Type.BIGINTS, Type.BIGINTS, Type.INTEGERS),
         *(Type.BYTEAS, Type.TEXTS, Type.SMALLINTS, Type.TEXTS),
         *(Type.TEXTS, Type.BYTEAS, Type.BIGINTS, Type.BIGINTS),
+        *(Type.BIGINT, Type.INTEGER, Type.BOOLEAN, Type.BOOLEAN),
     ),
 )
 """All of a batch."""
@@ -43,34 +46,71 @@ STORE_ONE: Final = _calling(
 """A batch of one event, without a key: what it costs whatever a batch's size is half."""
 
 
-def storing(
-    ledger_id: int, ledger: str, batch: Batch, after: Head
-) -> tuple[Statement, Sequence[Value]]:
-    """Return the statement that stores `batch`, after which the ledger ends at `after`.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Events of a batch that one statement writes.
 
-    It answers true, or false where the ledger does not end where the batch begins.
+    Parameters
+    ----------
+    batch : a batch
+    first, end : from which of its events on, and up to which
+    after : where the ledger ends when the batch is committed; None where more of it is to come
+    ahead : the batch that is flushed while this one writes its rows, over another connection;
+        None where it writes them when it is its turn
     """
-    if len(batch.events) == 1 and not batch.new_keys:
-        return STORE_ONE, _one_event(ledger_id, batch, after)
+
+    batch: Batch
+    first: int
+    end: int
+    after: Head | None
+    ahead: Batch | None
+
+    @property
+    def shares_streams(self) -> bool:
+        """Whether events of the batch ahead are in streams that these go on with."""
+        if self.ahead is None:
+            return False
+        streams = {event.stream for event in self.ahead.events}
+        return any(event.stream in streams for event in self.events)
+
+    @property
+    def events(self) -> Sequence[NewEvent]:
+        """The events."""
+        return self.batch.events[self.first : self.end]
+
+
+def storing(ledger_id: int, ledger: str, part: Part) -> tuple[Statement, Sequence[Value]]:
+    """Return the statement that stores `part`.
+
+    It answers a number, or none or 0 where the ledger does not end where the batch begins. That of
+    many says how many microseconds it has taken while no other could be committed.
+    """
+    batch = part.batch
+    if len(batch.events) == 1 and not batch.new_keys and part.ahead is None:
+        return STORE_ONE, _one_event(ledger_id, part)
     parameters = (
-        *(wire.smallint(ledger_id), ledger.encode(), *_ends(batch.head, after)),
-        *_keys(batch),
-        *_contents(batch),
-        *_idempotency(batch),
+        *(wire.smallint(ledger_id), ledger.encode(), *_ends(part)),
+        *_keys(part),
+        *_contents(part),
+        *(_idempotency(batch) if part.after is not None else (None, None, None, None)),
+        None if part.ahead is None else wire.bigint(part.ahead.head.position),
+        *(wire.integer(part.first), wire.boolean(part.after is not None)),
+        wire.boolean(part.shares_streams),
     )
-    return RECORD_EVENTS, parameters
+    return APPEND_BATCH, parameters
 
 
-def _ends(before: Head, after: Head) -> tuple[Value, ...]:
+def _ends(part: Part) -> tuple[Value, ...]:
+    before, after = part.batch.head, part.after
     return (
         *(wire.bigint(before.position), before.root),
-        wire.bigint(wire.microseconds(after.recorded_at)),
-        *(after.frontier, after.root),
+        wire.bigint(wire.microseconds(part.batch.recorded_at)),
+        *((None, None) if after is None else (after.frontier, after.root)),
     )
 
 
-def _keys(batch: Batch) -> tuple[Value, ...]:
-    events, versions = batch.events, batch.versions
+def _keys(part: Part) -> tuple[Value, ...]:
+    events, versions = part.events, part.batch.versions[part.first : part.end]
     streams = [event.stream for event in events]
     last = dict(zip(streams, versions, strict=True))
     ends: tuple[Value, Value, Value] = (None, None, None)
@@ -90,8 +130,8 @@ def _keys(batch: Batch) -> tuple[Value, ...]:
     )
 
 
-def _contents(batch: Batch) -> tuple[Value, ...]:
-    events = batch.events
+def _contents(part: Part) -> tuple[Value, ...]:
+    events = part.events
     windows = [event.window for event in events]
     of_frames: tuple[Value, ...] = (None, None, None, None)
     if windows.count(None) < len(windows):
@@ -105,7 +145,7 @@ def _contents(batch: Batch) -> tuple[Value, ...]:
         wire.timestamps([event.occurred_at for event in events]),
         wire.byteas([event.payload for event in events]),
         wire.alike(Type.BYTEA, 32, [event.payload_sha256 for event in events]),
-        wire.alike(Type.BYTEA, 32, batch.leaves),
+        wire.alike(Type.BYTEA, 32, part.batch.leaves[part.first : part.end]),
         wire.uuids([event.correlation_id for event in events]),
         wire.uuids([event.causation_id for event in events]),
         wire.texts([event.traceparent for event in events]),
@@ -123,7 +163,8 @@ def _idempotency(batch: Batch) -> tuple[Value, ...]:
     return wire.texts(keys), wire.byteas(contents), wire.bigints(firsts), wire.bigints(lasts)
 
 
-def _one_event(ledger_id: int, batch: Batch, after: Head) -> tuple[Value, ...]:
+def _one_event(ledger_id: int, part: Part) -> tuple[Value, ...]:
+    batch = part.batch
     event, window = batch.events[0], batch.events[0].window
     of_frame: tuple[Value, ...] = (None, None, None, None)
     if window is not None:
@@ -132,7 +173,7 @@ def _one_event(ledger_id: int, batch: Batch, after: Head) -> tuple[Value, ...]:
             *(wire.integer(window.reading_count), window.statistics),
         )
     return (
-        *(wire.smallint(ledger_id), *_ends(batch.head, after)),
+        *(wire.smallint(ledger_id), *_ends(part)),
         *(event.event_id.bytes, event.stream.encode(), wire.bigint(batch.versions[0])),
         *(event.type.encode(), wire.smallint(event.schema_version)),
         *(wire.bigint(wire.microseconds(event.occurred_at)), event.actor.encode()),

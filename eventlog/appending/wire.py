@@ -27,6 +27,7 @@ Value = bytes | None
 class Type(IntEnum):
     """PostgreSQL's numbers for its types, the same in every database (``pg_type.dat``)."""
 
+    BOOLEAN = 16
     BYTEA = 17
     BIGINT = 20
     SMALLINT = 21
@@ -44,6 +45,7 @@ class Type(IntEnum):
 
 
 NULL: Final = struct.pack(">i", -1)
+boolean: Final = struct.Struct(">?").pack
 smallint: Final = struct.Struct(">h").pack
 integer: Final = struct.Struct(">i").pack
 bigint: Final = struct.Struct(">q").pack

@@ -189,7 +189,10 @@ class Writer:
             return False
         # One without events, all of whose appends are repeated or refused, never begins behind
         # another: what it tells them may not be committed.
-        return not self._under_way or batch.is_full or len(batch.events) >= self._share
+        if not self._under_way or batch.is_full or len(batch.events) >= self._share:
+            return True
+        self._storage.write_ahead(batch)
+        return False
 
     async def _new_batch(self) -> Batch | None:
         """Return a batch on the head; None: what is under way decides first where that is."""
@@ -326,6 +329,7 @@ class Writer:
 
     def _rewind(self, careful_batches: int) -> None:
         """Put every append that will not be committed back to where it waited, in its order."""
+        self._storage.take_back()
         if self._batch is not None:
             self._put_back(self._batch.requests)
         for batch in sorted(self._failed, key=lambda batch: batch.head.position, reverse=True):

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import pytest
 import uvloop
 
 from domain.errors import Conflict, InvalidInput, Unavailable
@@ -24,6 +25,7 @@ from eventlog.ledger import Ledger
 from tests.end_to_end.durable_lines import DurableLines
 from tests.end_to_end.operations import LEDGERS, Kind, Operation, operation
 from tests.end_to_end.patient_opening import open_ledgers
+from tests.eventlog.early import early_in_parts
 
 PAUSE_S_MAX: Final = 0.03
 REPEATED_SHARE: Final = 0.1
@@ -115,6 +117,15 @@ async def main(folder: Path, names: list[str]) -> None:
     await pool.close()
 
 
+def be_early() -> None:
+    """Have whatever is appended while something is under way write its rows early."""
+    early_in_parts(patch := pytest.MonkeyPatch())
+    for name in ("OVERLAP_EVENTS_MIN", "SHARE_EVENTS_MIN", "CAREFUL_BATCHES"):
+        patch.setattr(f"eventlog.appending.writer.{name}", 1)
+
+
 if __name__ == "__main__":
-    loop = (asyncio, uvloop)[os.getpid() % 2]  # each life on one of those that Heddle runs on
+    if os.getpid() // 2 % 2:  # every other life; each on one of the loops that Heddle runs on
+        be_early()
+    loop = (asyncio, uvloop)[os.getpid() % 2]
     loop.run(main(Path(sys.argv[1]), sys.argv[2:]))

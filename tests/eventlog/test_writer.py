@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -19,13 +17,14 @@ from domain.errors import Conflict, HeddleError, InvalidInput, Unavailable
 from eventlog.appending.appends import Append
 from eventlog.appending.batch import Batch, Head
 from eventlog.appending.lookup import read_known
-from eventlog.appending.storage import LOCK_LEDGER, SESSION
+from eventlog.appending.storage import SESSION
 from eventlog.appending.wire import microseconds
 from eventlog.appending.writer import Writer
-from eventlog.database import Connection, Pool
+from eventlog.database import Pool
 from eventlog.envelope import NewEvent
 from eventlog.ledger import Appended, IdempotencyKey, Ledger
 from eventlog.reading import read_page
+from tests.eventlog.early import early_in_parts
 from tests.eventlog.log_soundness import assert_log_is_sound
 from tests.eventlog.new_events import fact, frame_event, frame_of, opened
 
@@ -33,9 +32,11 @@ pytestmark = pytest.mark.anyio
 _names = (f"ledger-{n}" for n in itertools.count(1))
 
 
-@pytest.fixture
-def in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["in turn", "early"])
+def in_small_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let others have their turn after every event and every caller, and commit what there is."""
+    if request.param == "early":
+        early_in_parts(monkeypatch)
     monkeypatch.setattr("eventlog.appending.writer.OVERLAP_EVENTS_MIN", 1)
     monkeypatch.setattr("eventlog.appending.writer.SHARE_EVENTS_MIN", 1)
     monkeypatch.setattr("eventlog.appending.writer.EVENTS_AT_ONCE", 1)
@@ -307,78 +308,6 @@ async def test_a_cancellation_that_nobody_meant_ends_no_writer(
     assert (await ledger.append([fact(1)])).position == 2
 
 
-# --- pipelining ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def overlapping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let few events be worth two batches under way, as many are."""
-    monkeypatch.setattr("eventlog.appending.writer.OVERLAP_EVENTS_MIN", 1)
-    monkeypatch.setattr("eventlog.appending.writer.SHARE_EVENTS_MIN", 8)
-
-
-@asynccontextmanager
-async def _held(pool: Pool, ledger: Ledger) -> AsyncIterator[Connection]:
-    """Hold the ledger as another process does that appends to it; yield that one's transaction."""
-    async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(LOCK_LEDGER, ledger.ledger_id)
-        yield connection
-
-
-async def _under_way(ledger: Ledger, count: int) -> None:
-    """Return once so many batches of `ledger` are with the database."""
-    async with asyncio.timeout(30):
-        while True:
-            if len(ledger._writer._under_way) >= count:
-                return
-            await asyncio.sleep(0.01)
-
-
-async def _queued(pool: Pool, count: int) -> list[int]:
-    """Return the backends that wait for the ledger, in order, once there are `count`."""
-    async with asyncio.timeout(30):
-        while True:
-            waiting: list[asyncpg.Record] = await pool.fetch(
-                "select pid from pg_locks where locktype = 'advisory' and not granted "
-                "and database = (select oid from pg_database where datname = current_database()) "
-                "order by waitstart"
-            )
-            if len(waiting) >= count:
-                return [row["pid"] for row in waiting]
-            await asyncio.sleep(0.01)
-
-
-def _callers(ledger: Ledger, turns: int = 1) -> list[asyncio.Task[None]]:
-    async def caller(number: int) -> None:
-        for turn in range(turns):
-            await ledger.append([fact(f"{number}/{turn}", f"asset:loop-{number}")])
-
-    return [asyncio.create_task(caller(number)) for number in range(128)]
-
-
-@pytest.mark.usefixtures("overlapping")
-async def test_one_batch_commits_another_stands_ready_and_a_third_is_filled(
-    ledger: Ledger, pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("eventlog.appending.writer.SHARE", 0.4)  # of the callers some are left
-    await ledger.append([fact(0)])
-    async with _held(pool, ledger):
-        callers = _callers(ledger, turns=5)
-        assert len(await _queued(pool, 1)) == 1
-        await _under_way(ledger, 2)
-        writer = ledger._writer
-        await asyncio.sleep(0.05)
-        assert writer._batch is not None
-        sizes = [len(batch.events) for batch in (*writer._under_way, writer._batch)]
-        assert sum(sizes) == 128
-        assert max(sizes) <= 128 // 2
-        assert min(sizes) >= 128 // 8
-        assert not any(caller.done() for caller in callers)
-        assert await ledger.head() == 1
-    await asyncio.gather(*callers)
-    await assert_log_is_sound(ledger, 641)
-
-
 async def test_one_large_append_is_stored_while_the_next_one_is_made(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,77 +339,7 @@ async def test_one_large_append_is_stored_while_the_next_one_is_made(
     await assert_log_is_sound(ledger, 12)
 
 
-@pytest.mark.usefixtures("overlapping")
-async def test_batches_on_a_head_that_was_moved_are_all_built_again(
-    ledger: Ledger, pool: Pool, database_url: str
-) -> None:
-    await ledger.append([fact(0)])
-    async with opened(database_url) as other, _held(pool, ledger):
-        moving = asyncio.create_task(other.append([fact("from elsewhere", "asset:loop-5")]))
-        await _queued(pool, 1)
-        callers = _callers(ledger)
-        assert len(await _queued(pool, 2)) == 2
-        await _under_way(ledger, 2)
-    assert (await moving).position == 2
-    await asyncio.gather(*callers)
-    await assert_log_is_sound(ledger, 130)
-
-
-@pytest.mark.usefixtures("overlapping")
-async def test_batches_under_way_are_recorded_once_though_their_connection_ends(
-    ledger: Ledger, pool: Pool
-) -> None:
-    await ledger.append([fact(0)])
-    async with _held(pool, ledger):
-        callers = _callers(ledger, turns=3)
-        (backend,) = await _queued(pool, 1)
-        await _under_way(ledger, 2)
-        await pool.execute("select pg_terminate_backend($1, 10000)", backend)
-        await asyncio.sleep(0.05)
-    async with asyncio.timeout(30):
-        await asyncio.gather(*callers)
-    await assert_log_is_sound(ledger, 1 + 3 * 128)
-
-
-@pytest.mark.usefixtures("overlapping")
-async def test_a_repetition_of_what_is_not_committed_yet_is_told_after_it_is(
-    ledger: Ledger, pool: Pool
-) -> None:
-    await ledger.append([fact(0)])
-    key = IdempotencyKey.of("key-1", b"content")
-    async with _held(pool, ledger):
-        first = asyncio.create_task(ledger.append([fact(1)]))
-        await _queued(pool, 1)
-        keyed = asyncio.create_task(ledger.append([fact(n) for n in range(2, 12)], idempotency=key))
-        await _under_way(ledger, 2)
-        again = [
-            asyncio.create_task(ledger.append([fact(1)])),
-            asyncio.create_task(ledger.append([fact("unheard of")], idempotency=key)),
-        ]
-        await asyncio.sleep(0.05)
-        assert not any(task.done() for task in (first, keyed, *again))
-    assert [(await task).duplicate for task in (first, keyed, *again)] == [False, False, True, True]
-    assert again[0].result().placed == first.result().placed
-    assert again[1].result().placed == keyed.result().placed
-    await assert_log_is_sound(ledger, 12)
-
-
-@pytest.mark.usefixtures("overlapping")
-async def test_a_closing_writer_finishes_what_is_under_way(
-    pool: Pool, ledger: Ledger, database_url: str
-) -> None:
-    async with opened(database_url) as closing:
-        await closing.append([fact(0)])
-        async with _held(pool, ledger):
-            callers = _callers(closing)
-            await _under_way(closing, 2)
-            end = asyncio.create_task(closing.close())
-            await asyncio.sleep(0.05)
-            assert not end.done()
-        await end
-        assert all(caller.done() for caller in callers)
-        await asyncio.gather(*callers)
-    await assert_log_is_sound(ledger, 129)
+# --- what it costs ------------------------------------------------------------------------
 
 
 async def test_an_append_reads_no_more_of_the_log_the_more_there_is(

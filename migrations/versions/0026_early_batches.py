@@ -3,8 +3,8 @@
 A ledger's batches are committed one behind the other, and where a flush takes milliseconds the
 server did nothing else meanwhile. There are two locks of a ledger now: who writes rows holds the
 first, who commits them the second, and everyone takes them in this order. An *early* batch writes
-under the first alone, in one statement or several, waits for the second, lets the first go and only then
-moves the ledger's end; the next one writes while it is flushed.
+under the first alone, in one statement or several, waits for the second, lets the first go and only
+then moves the ledger's end; the next one writes while it is flushed.
 
 Revision ID: 0026
 Revises: 0025

@@ -18,8 +18,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
-import asyncpg
-
 from eventlog.appending.batch import Batch, Head
 from eventlog.appending.flush_time import FlushTime
 from eventlog.appending.pipeline import Pipeline
@@ -70,7 +68,7 @@ _now: Final = time.perf_counter
 
 @dataclass(slots=True, eq=False)
 class _Transaction:
-    """That of a batch.
+    """The transaction that stores a batch.
 
     Attributes
     ----------
@@ -175,7 +173,7 @@ class BatchStorage:
         self._sent.append(transaction)
         try:
             answer, *_ = await asyncio.gather(stored, *beside) if beside else (await stored,)
-        except asyncpg.PostgresError:
+        except BaseException:
             if transaction.ahead is not None:
                 _unheard(pipeline.run(_LET_GO))
             raise

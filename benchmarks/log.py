@@ -86,7 +86,8 @@ async def _measure(arguments: argparse.Namespace, database_url: str) -> Report:
         figures["16_callers_of_copy"] = Figure(few.per_s / limit, "ratio", None, 0.13)
         one = await _append(ledger, 1, 1, seconds)
         figures["1_caller_p50"] = Figure(one.p50_ms, "ms", None, 0.45, ceiling=True)
-        kept = await _kept_on_slow_disk(ledger, database_url, seconds)
+        slow_per_s, kept = await _on_slow_disk(ledger, database_url, seconds)
+        figures["128_callers_slow_disk_per_s"] = Figure(slow_per_s, "events/s", None, 22_500)
         figures["128_callers_slow_disk_kept"] = Figure(kept, "ratio", None, 0.5)
         if arguments.grown:
             short = await _append_to(pool, "short", seconds)
@@ -154,18 +155,19 @@ def _fact(stream: str) -> NewEvent:
     )
 
 
-async def _kept_on_slow_disk(ledger: Ledger, database_url: str, seconds: float) -> float:
-    """Return what the rate on a slow disk is of that on this one, each measured beside the other.
+async def _on_slow_disk(ledger: Ledger, database_url: str, seconds: float) -> tuple[float, float]:
+    """Return the rate on a slow disk, and what it is of the rate on this one, medians of rounds.
 
-    A machine that others share may be twice as fast a minute later.
+    Each round measures both, for a machine that others share may be twice as fast a minute later.
     """
-    kept = []
+    rates, kept = [], []
     for _ in range(SLOW_ROUNDS):
         quick = await _append(ledger, 128, 1, seconds)
         async with SlowDisk(database_url):
             slow = await _append(ledger, 128, 1, seconds)
+        rates.append(slow.per_s)
         kept.append(slow.per_s / quick.per_s)
-    return statistics.median(kept)
+    return statistics.median(rates), statistics.median(kept)
 
 
 class SlowDisk:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
@@ -46,7 +47,7 @@ STORE_ONE: Final = _calling(
 """A batch of one event, without a key: what it costs whatever a batch's size is half."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """Events of a batch that one statement writes.
 
@@ -65,7 +66,7 @@ class Part:
     after: Head | None
     ahead: Batch | None
 
-    @property
+    @cached_property
     def shares_streams(self) -> bool:
         """Whether events of the batch ahead are in streams that these go on with."""
         if self.ahead is None:
@@ -73,7 +74,7 @@ class Part:
         streams = {event.stream for event in self.ahead.events}
         return any(event.stream in streams for event in self.events)
 
-    @property
+    @cached_property
     def events(self) -> Sequence[NewEvent]:
         """The events."""
         return self.batch.events[self.first : self.end]

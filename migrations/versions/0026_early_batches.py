@@ -17,7 +17,7 @@ down_revision = "0025"
 branch_labels = None
 depends_on = None
 
-# Numbers of the two locks; the second is the one there has always been.
+# The two locks; the second is the one there has always been.
 _WRITING = "x'68656466'::integer, of_ledger"
 _COMMITTING = "x'68656465'::integer, of_ledger"
 
@@ -29,6 +29,17 @@ _AWAIT_TURN = f"""
         if not pg_try_advisory_xact_lock({_COMMITTING}) then
             perform pg_advisory_xact_lock({_COMMITTING});
         end if;
+""".strip()
+
+_MOVE_END = """
+            update ledger set position = new_position, recorded_at = new_recorded_at,
+                frontier = new_frontier, root = new_root
+                where ledger_id = of_ledger and position = old_position and root = old_root
+""".strip()
+
+_ADVANCE_HEADS = """
+            perform advance_heads(of_ledger, ledger_name, coalesce(streams, event_streams),
+                coalesce(first_versions, event_versions), coalesce(last_versions, event_versions));
 """.strip()
 
 _ATTEMPTS = 300
@@ -92,7 +103,7 @@ STATEMENTS: tuple[str, ...] = (
     begin
         if not exists (
             select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and granted
-                and (classid, objid, objsubid) = (x'68656465'::integer, of_ledger, 2)
+                and (classid, objid, objsubid) = ({_COMMITTING}, 2)
         ) then
             perform pg_advisory_xact_lock({_WRITING});
         end if;
@@ -141,9 +152,7 @@ STATEMENTS: tuple[str, ...] = (
         if not is_early then
             {_AWAIT_TURN}
             since := clock_timestamp();
-            update ledger set position = new_position, recorded_at = new_recorded_at,
-                frontier = new_frontier, root = new_root
-                where ledger_id = of_ledger and position = old_position and root = old_root;
+            {_MOVE_END};
             if not found then
                 return null;
             end if;
@@ -154,8 +163,7 @@ STATEMENTS: tuple[str, ...] = (
             select event_ids[n], start + n, event_sequences[n], of_ledger, event_sources[n]
             from generate_series(1, size) n;
         if not shares_streams then
-            perform advance_heads(of_ledger, ledger_name, coalesce(streams, event_streams),
-                coalesce(first_versions, event_versions), coalesce(last_versions, event_versions));
+            {_ADVANCE_HEADS}
         end if;
         if keys is not null then
             insert into idempotency_key
@@ -184,17 +192,13 @@ STATEMENTS: tuple[str, ...] = (
                 since := clock_timestamp();
             end if;
             perform pg_advisory_unlock({_WRITING});
-            update ledger set position = new_position, recorded_at = new_recorded_at,
-                frontier = new_frontier, root = new_root
-                where ledger_id = of_ledger and position = old_position and root = old_root;
+            {_MOVE_END};
             if not found then
                 raise exception 'ledger % does not end at position %', ledger_name, old_position
                     using errcode = 'serialization_failure';
             end if;
             if shares_streams then
-                perform advance_heads(of_ledger, ledger_name, coalesce(streams, event_streams),
-                    coalesce(first_versions, event_versions),
-                    coalesce(last_versions, event_versions));
+                {_ADVANCE_HEADS}
             end if;
         end if;
         perform pg_notify('heddle_ledger', ledger_name || ':' || new_position);
@@ -231,9 +235,7 @@ STATEMENTS: tuple[str, ...] = (
         ledger_name text;
     begin
         {_AWAIT_TURN}
-        update ledger set position = new_position, recorded_at = new_recorded_at,
-            frontier = new_frontier, root = new_root
-            where ledger_id = of_ledger and position = old_position and root = old_root
+        {_MOVE_END}
             returning name into ledger_name;
         if not found then
             return false;

@@ -29,12 +29,14 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=["in turn", "early"])
-def overlapping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let few events be worth two batches under way, as many are."""
+def overlapping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Let few events be worth two batches under way; return over how many connections they go."""
     monkeypatch.setattr("eventlog.appending.writer.OVERLAP_EVENTS_MIN", 1)
     monkeypatch.setattr("eventlog.appending.writer.SHARE_EVENTS_MIN", 8)
-    if request.param == "early":
-        early_in_parts(monkeypatch)
+    if request.param == "in turn":
+        return 1
+    early_in_parts(monkeypatch)
+    return 2
 
 
 @asynccontextmanager
@@ -76,15 +78,14 @@ def _callers(ledger: Ledger, turns: int = 1) -> list[asyncio.Task[None]]:
     return [asyncio.create_task(caller(number)) for number in range(128)]
 
 
-@pytest.mark.usefixtures("overlapping")
 async def test_one_batch_commits_another_stands_ready_and_a_third_is_filled(
-    ledger: Ledger, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, pool: Pool, monkeypatch: pytest.MonkeyPatch, overlapping: int
 ) -> None:
     monkeypatch.setattr("eventlog.appending.writer.SHARE", 0.4)  # of the callers some are left
     await ledger.append([fact(0)])
     async with _held(pool, ledger):
         callers = _callers(ledger, turns=5)
-        await _queued(pool, 1)
+        assert len(await _queued(pool, overlapping)) == overlapping
         await _under_way(ledger, 2)
         writer = ledger._writer
         await asyncio.sleep(0.05)
@@ -99,30 +100,29 @@ async def test_one_batch_commits_another_stands_ready_and_a_third_is_filled(
     await assert_log_is_sound(ledger, 641)
 
 
-@pytest.mark.usefixtures("overlapping")
 async def test_batches_on_a_head_that_was_moved_are_all_built_again(
-    ledger: Ledger, pool: Pool, database_url: str
+    ledger: Ledger, pool: Pool, database_url: str, overlapping: int
 ) -> None:
     await ledger.append([fact(0)])
     async with opened(database_url) as other, _held(pool, ledger):
         moving = asyncio.create_task(other.append([fact("from elsewhere", "asset:loop-5")]))
         await _queued(pool, 1)
         callers = _callers(ledger)
-        await _queued(pool, 2)
+        assert len(await _queued(pool, 1 + overlapping)) == 1 + overlapping
         await _under_way(ledger, 2)
     assert (await moving).position == 2
     await asyncio.gather(*callers)
     await assert_log_is_sound(ledger, 130)
 
 
-@pytest.mark.usefixtures("overlapping")
 async def test_batches_under_way_are_recorded_once_though_their_connection_ends(
-    ledger: Ledger, pool: Pool
+    ledger: Ledger, pool: Pool, overlapping: int
 ) -> None:
     await ledger.append([fact(0)])
     async with _held(pool, ledger):
         callers = _callers(ledger, turns=3)
-        backend, *_ = await _queued(pool, 1)
+        backend, *others = await _queued(pool, overlapping)
+        assert len(others) == overlapping - 1
         await _under_way(ledger, 2)
         await pool.execute("select pg_terminate_backend($1, 10000)", backend)
         await asyncio.sleep(0.05)
